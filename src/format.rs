@@ -1,0 +1,204 @@
+//! THE place where a format is declared. A new format is one file in `src/quant/`, one in `shaders/formats/`, and one
+//! row here.
+
+use crate::error::{Error, Result};
+use crate::quant::{Codec, quant4bit, quant8bit};
+
+/// How a block's scale is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScaleType {
+    /// IEEE binary32, little-endian.
+    F32,
+}
+
+impl ScaleType {
+    /// Bytes a scale.
+    #[must_use]
+    pub const fn n_bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+        }
+    }
+
+    /// The type's name as people know it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+        }
+    }
+}
+
+/// A file layout that packed weights can be written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Container {
+    /// One safetensors file: codes, scales and a digest a weight, as ARCHITECTURE.md describes.
+    Native,
+}
+
+impl Container {
+    /// The name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+        }
+    }
+}
+
+/// A row of the table: everything that is known of a format.
+#[derive(Debug, Clone, Copy)]
+pub struct FormatInfo {
+    /// The name on the command line and in files.
+    pub name: &'static str,
+    /// What it is, in a few words.
+    pub summary: &'static str,
+    /// Bits a code.
+    pub bits: usize,
+    /// Consecutive elements of the flat tensor that share a scale.
+    pub block: usize,
+    /// How a scale is stored.
+    pub scale: ScaleType,
+    /// Where its weights can be written.
+    pub containers: &'static [Container],
+    /// Its CPU reference.
+    pub codec: Codec,
+    /// Its part of the shaders: how a scale comes from the maximum, a code from an element, a value from a code.
+    pub shader: ShaderPart,
+}
+
+/// A piece of WGSL, with the file it came from for error messages.
+#[derive(Debug, Clone, Copy)]
+pub struct ShaderPart {
+    /// Path under `shaders/`.
+    pub path: &'static str,
+    /// Its text.
+    pub source: &'static str,
+}
+
+/// The [`ShaderPart`] of a file under `shaders/`.
+macro_rules! shader {
+    ($path:literal) => {
+        $crate::format::ShaderPart { path: $path, source: include_str!(concat!("../shaders/", $path)) }
+    };
+}
+pub(crate) use shader;
+
+macro_rules! formats {
+    ($($(#[$doc:meta])* $variant:ident => $row:expr;)*) => {
+        /// A way to store weights in fewer bits.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum Format { $($(#[$doc])* $variant,)* }
+
+        impl Format {
+            /// Every format, in the table's order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// Its row of the table.
+            #[must_use]
+            pub fn info(self) -> &'static FormatInfo {
+                match self {
+                    $(Self::$variant => {
+                        static INFO: FormatInfo = $row;
+                        &INFO
+                    })*
+                }
+            }
+        }
+    };
+}
+
+formats! {
+    /// Symmetric 4-bit: codes -7..=7.
+    Sym4 => FormatInfo {
+        name: "sym4",
+        summary: "symmetric 4-bit, codes -7..7, scale absmax/7",
+        bits: 4,
+        block: 64,
+        scale: ScaleType::F32,
+        containers: &[Container::Native],
+        codec: quant4bit::CODEC,
+        shader: shader!("formats/quant4bit.wgsl"),
+    };
+    /// Symmetric 8-bit: codes -127..=127.
+    Sym8 => FormatInfo {
+        name: "sym8",
+        summary: "symmetric 8-bit, codes -127..127, scale absmax/127",
+        bits: 8,
+        block: 64,
+        scale: ScaleType::F32,
+        containers: &[Container::Native],
+        codec: quant8bit::CODEC,
+        shader: shader!("formats/quant8bit.wgsl"),
+    };
+}
+
+impl Format {
+    /// The format of that name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownFormat`], which lists the names there are.
+    pub fn from_name(name: &str) -> Result<Self> {
+        Self::ALL.iter().copied().find(|format| format.name() == name).ok_or_else(|| Error::UnknownFormat {
+            name: name.to_owned(),
+            known: Self::ALL.iter().map(|format| format.name()).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// The name on the command line and in files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.info().name
+    }
+}
+
+impl FormatInfo {
+    /// Blocks in a tensor of `n_elems` weights; the last may be short.
+    #[must_use]
+    pub fn n_blocks(&self, n_elems: u64) -> u64 {
+        n_elems.div_ceil(self.block as u64)
+    }
+
+    /// Bytes of packed codes: `ceil(n_elems · bits / 8)`.
+    #[must_use]
+    pub fn codes_bytes(&self, n_elems: u64) -> u64 {
+        match self.bits {
+            4 => n_elems.div_ceil(2),
+            _ => n_elems,
+        }
+    }
+
+    /// Bytes of all scales.
+    #[must_use]
+    pub fn scales_bytes(&self, n_elems: u64) -> u64 {
+        self.n_blocks(n_elems) * self.scale.n_bytes() as u64
+    }
+
+    /// Bytes of the packed codes of one whole block.
+    #[must_use]
+    pub const fn block_codes_bytes(&self) -> usize {
+        self.block * self.bits / 8
+    }
+
+    /// Bits a weight, scales included, for whole blocks.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+    pub fn bits_per_weight(&self) -> f64 {
+        self.bits as f64 + (self.scale.n_bytes() * 8) as f64 / self.block as f64
+    }
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl std::str::FromStr for Format {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::from_name(name)
+    }
+}

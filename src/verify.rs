@@ -1,0 +1,277 @@
+//! Packed bytes against the CPU reference, and how far the values moved.
+
+use crate::cpu;
+use crate::dtype::Weights;
+use crate::error::{Error, Result};
+use crate::format::Format;
+
+/// How much of a result is recomputed on the CPU and compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verify {
+    /// Nothing.
+    None,
+    /// A seeded choice of blocks of every tensor, the first and the last among them.
+    #[default]
+    Sample,
+    /// Every byte.
+    Full,
+}
+
+impl Verify {
+    /// The name on the command line and in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Sample => "sample",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// Blocks of a tensor that [`Verify::Sample`] looks at, at most.
+pub const SAMPLED_BLOCKS: u64 = 256;
+
+/// A byte that differs from the reference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mismatch {
+    /// Name of the tensor.
+    pub tensor: String,
+    /// Block index within the tensor.
+    pub block: u64,
+    /// Flat index of the first element whose code differs, or of the block's first where the scale does.
+    pub index: u64,
+    /// `code` or `scale`.
+    pub part: &'static str,
+    /// Bits of that element in the input, as hexadecimal.
+    pub input_bits: String,
+    /// The byte that the reference gives.
+    pub expected: u8,
+    /// The byte that is there.
+    pub actual: u8,
+    /// Adapter and driver that made it, where known.
+    pub made_by: Option<String>,
+}
+
+impl std::fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { tensor, block, index, part, input_bits, expected, actual, made_by } = self;
+        write!(
+            f,
+            "tensor {tensor:?}, block {block}: the {part} byte of element {index} (input bits {input_bits}) is {actual:#04x}, \
+             but the reference gives {expected:#04x}"
+        )?;
+        match made_by {
+            Some(made_by) => write!(f, "; made by {made_by}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How far dequantized values are from the originals, over the elements that were looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct ErrorFigures {
+    /// Elements looked at.
+    pub n_elems: u64,
+    /// Largest |x − x̂|.
+    pub max_abs_error: f64,
+    /// The block that has it.
+    pub worst_block: u64,
+    sum_squared_error: f64,
+    sum_squared: f64,
+}
+
+impl ErrorFigures {
+    /// Mean squared error.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a mean")]
+    pub fn mse(&self) -> f64 {
+        self.sum_squared_error / self.n_elems.max(1) as f64
+    }
+
+    /// Signal to quantization noise in decibels; `None` where there is no error at all.
+    #[must_use]
+    pub fn sqnr_db(&self) -> Option<f64> {
+        (self.sum_squared_error > 0.0).then(|| 10.0 * (self.sum_squared / self.sum_squared_error).log10())
+    }
+
+    /// Adds one block's figures. Sums are taken block by block in order, so that they don't depend on chunks.
+    fn add_block(&mut self, block: u64, weights: Weights<'_>, values: &[f64]) {
+        let (mut squared_error, mut squared) = (0.0, 0.0);
+        for (index, value) in values.iter().enumerate() {
+            let x = f64::from(weights.get(index));
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "the value that dequantize gives is the product rounded once"
+            )]
+            let error = (x - f64::from(*value as f32)).abs();
+            if error > self.max_abs_error {
+                (self.max_abs_error, self.worst_block) = (error, block);
+            }
+            squared_error += error * error;
+            squared += x * x;
+        }
+        self.n_elems += values.len() as u64;
+        self.sum_squared_error += squared_error;
+        self.sum_squared += squared;
+    }
+}
+
+/// Blocks to look at: all of them, or for [`Verify::Sample`] the first, the last and a choice between that depends on
+/// `seed` and the number of blocks alone. Ascending, without repeats.
+#[must_use]
+#[expect(clippy::single_range_in_vec_init, reason = "one stretch of blocks")]
+pub fn blocks_to_check(verify: Verify, n_blocks: u64, seed: u64) -> Vec<std::ops::Range<u64>> {
+    match verify {
+        Verify::None => Vec::new(),
+        Verify::Full => vec![0..n_blocks],
+        Verify::Sample if n_blocks <= SAMPLED_BLOCKS => vec![0..n_blocks],
+        Verify::Sample => {
+            // One block from each of equally long stretches. The ends come first and last.
+            let stretch = |i: u64| {
+                u64::try_from(u128::from(n_blocks) * u128::from(i) / u128::from(SAMPLED_BLOCKS)).unwrap_or(n_blocks)
+            };
+            let mut random = SplitMix(seed);
+            (0..SAMPLED_BLOCKS)
+                .map(|i| {
+                    let (start, end) = (stretch(i), stretch(i + 1));
+                    let block = match i {
+                        0 => 0,
+                        _ if i + 1 == SAMPLED_BLOCKS => n_blocks - 1,
+                        _ => start + random.next() % (end - start),
+                    };
+                    block..block + 1
+                })
+                .collect()
+        }
+    }
+}
+
+/// Steele, Lea and Flood's SplitMix64: a counter through a mixing function. A fixed algorithm, so that a sample is the
+/// same on every machine and in every release.
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// Compares a tensor's packed bytes with the reference, piece by piece, and adds up how far its values moved.
+#[derive(Debug, Clone)]
+pub struct Checker<'a> {
+    /// Format of the packed bytes.
+    pub format: Format,
+    /// Name of the tensor, for messages.
+    pub tensor: &'a str,
+    /// Adapter and driver that made the bytes, where known, for messages.
+    pub made_by: Option<&'a str>,
+    /// The figures so far.
+    pub figures: ErrorFigures,
+}
+
+impl Checker<'_> {
+    /// Recomputes whole blocks (only the tensor's last may be short) and compares every byte. `first_elem` is the flat
+    /// index of the first weight.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] at the first byte that differs; [`Error::NonFinite`] if the original can't be quantized at all.
+    pub fn check(&mut self, weights: Weights<'_>, first_elem: u64, codes: &[u8], scales: &[u8]) -> Result<()> {
+        let format = self.format;
+        let info = format.info();
+        for block_ix in 0..weights.len().div_ceil(info.block) {
+            let start = block_ix * info.block;
+            let block = weights.slice(start..weights.len().min(start + info.block));
+            let first_elem = first_elem + start as u64;
+            let block_number = first_elem / info.block as u64;
+
+            let (actual_codes, actual_scale) = cpu::block_parts(info, codes, scales, block_ix);
+            let mut expected_codes = [0; cpu::MAX_BLOCK];
+            let expected_codes = &mut expected_codes[..actual_codes.len()];
+            let mut expected_scale = [0; 4];
+            let expected_scale = &mut expected_scale[..actual_scale.len()];
+            cpu::quantize_into(format, block, first_elem, expected_codes, expected_scale)?;
+
+            let first_difference =
+                |expected: &[u8], actual: &[u8]| expected.iter().zip(actual).position(|(e, a)| e != a);
+            let mismatch = |part, index_in_block: usize, expected, actual| {
+                let bits = format!("{:#x}", block.bits(index_in_block.min(block.len() - 1)));
+                let (tensor, made_by) = (self.tensor.to_owned(), self.made_by.map(str::to_owned));
+                let index = first_elem + index_in_block as u64;
+                Err(Error::Mismatch(Box::new(Mismatch {
+                    tensor,
+                    block: block_number,
+                    index,
+                    part,
+                    input_bits: bits,
+                    expected,
+                    actual,
+                    made_by,
+                })))
+            };
+            if let Some(at) = first_difference(expected_scale, actual_scale) {
+                return mismatch("scale", 0, expected_scale[at], actual_scale[at]);
+            }
+            if let Some(at) = first_difference(expected_codes, actual_codes) {
+                return mismatch("code", at * 8 / info.bits, expected_codes[at], actual_codes[at]);
+            }
+
+            let mut values = [0.0; cpu::MAX_BLOCK];
+            let values = &mut values[..block.len()];
+            cpu::decode_block(format, actual_codes, actual_scale, 0, first_elem, values)?;
+            self.figures.add_block(block_number, block, values);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_has_the_ends_and_is_the_same_every_time() {
+        for n_blocks in [1, 2, 255, 256, 257, 1000, 1 << 40] {
+            let sample = blocks_to_check(Verify::Sample, n_blocks, 7);
+            assert_eq!(sample.first().map(|r| r.start), Some(0), "{n_blocks} blocks");
+            assert_eq!(sample.last().map(|r| r.end), Some(n_blocks), "{n_blocks} blocks");
+            assert!(sample.windows(2).all(|w| w[0].end <= w[1].start), "{n_blocks} blocks: ascending");
+            assert_eq!(sample, blocks_to_check(Verify::Sample, n_blocks, 7));
+        }
+        assert_ne!(blocks_to_check(Verify::Sample, 1 << 20, 7), blocks_to_check(Verify::Sample, 1 << 20, 8));
+        assert!(blocks_to_check(Verify::None, 9, 0).is_empty());
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found_and_named() {
+        let weights: Vec<f32> = (0_u8..200).map(|i| f32::from(i) - 99.5).collect();
+        for &format in Format::ALL {
+            let packed = cpu::quantize(format, &weights).expect("finite weights");
+            let check = |codes: &[u8], scales: &[u8]| {
+                let figures = ErrorFigures::default();
+                let mut checker = Checker { format, tensor: "w", made_by: Some("a GPU"), figures };
+                checker.check((&weights).into(), 0, codes, scales).map(|()| checker.figures)
+            };
+            let figures = check(packed.codes(), packed.scales()).expect("our own bytes");
+            assert_eq!(figures.n_elems, 200);
+            assert!(
+                figures.max_abs_error > 0.0 && figures.mse() > 0.0 && figures.sqnr_db().is_some_and(|db| db > 10.0)
+            );
+
+            let mut codes = packed.codes().to_vec();
+            codes[format.info().block_codes_bytes() + 3] ^= 1;
+            let Err(Error::Mismatch(found)) = check(&codes, packed.scales()) else { panic!("{format}: not found") };
+            assert_eq!((found.block, found.part), (1, "code"));
+            assert!(found.to_string().contains("a GPU"));
+
+            let mut scales = packed.scales().to_vec();
+            scales[2 * format.info().scale.n_bytes()] ^= 1;
+            let Err(Error::Mismatch(found)) = check(packed.codes(), &scales) else { panic!("{format}: not found") };
+            assert_eq!((found.block, found.part), (2, "scale"));
+        }
+    }
+}
