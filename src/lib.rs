@@ -10,6 +10,8 @@ pub mod format;
 pub mod gpu;
 mod packed;
 pub mod quant;
+mod random;
+pub mod selftest;
 pub mod verify;
 
 pub use cpu::{dequantize, dequantize_f32, quantize};
