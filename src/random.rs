@@ -17,11 +17,6 @@ impl SplitMix {
         z ^ (z >> 31)
     }
 
-    /// 32 random bits.
-    pub(crate) fn next_u32(&mut self) -> u32 {
-        (self.next() >> 32) as u32
-    }
-
     /// A number below `n`, which is not 0; the bias is below 2^-32 for the small `n` used here.
     pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.next() % n

@@ -234,7 +234,11 @@ impl Gpu {
         let value = work();
         // In reverse order; and all of them are popped before the first error is looked at.
         let (internal, validation, memory) = (internal.pop().await, validation.pop().await, memory.pop().await);
-        self.check_lost()?;
+        if memory.is_some() || validation.is_some() || internal.is_some() {
+            // A device that is gone makes every call invalid; whether it is, only a poll tells.
+            let _ = self.poll(wgpu::PollType::Poll);
+            self.check_lost()?;
+        }
         let (adapter, what) = (self.info.name.clone(), what.to_owned());
         match (memory, validation.or(internal)) {
             (Some(error), _) => Err(Error::OutOfDeviceMemory { adapter, what, reason: one_line(&error.to_string()) }),
@@ -250,14 +254,13 @@ impl Gpu {
         mapped: oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>,
     ) -> Result<()> {
         let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(TIMEOUT) };
-        // wgpu 30 panics in `poll` where the driver reports a lost device.
-        match std::panic::catch_unwind(AssertUnwindSafe(|| self.device.poll(wait))) {
-            Err(_) => return Err(self.lost_error("the driver reported a lost device")),
-            Ok(Err(wgpu::PollError::Timeout)) => {
+        match self.poll(wait) {
+            None => return Err(self.lost_error("the driver reported a lost device")),
+            Some(Err(wgpu::PollError::Timeout)) => {
                 return Err(Error::DeviceTimeout { adapter: self.info.name.clone(), seconds: TIMEOUT.as_secs() });
             }
-            Ok(Err(error)) => return Err(self.lost_error(&error.to_string())),
-            Ok(Ok(_)) => {}
+            Some(Err(error)) => return Err(self.lost_error(&error.to_string())),
+            Some(Ok(_)) => {}
         }
         self.check_lost()?;
         // Natively the callback has run by now or never will; in a browser it runs later.
@@ -270,6 +273,11 @@ impl Gpu {
             Some(Err(error)) => Err(self.lost_error(&error.to_string())),
             None => Err(self.lost_error("results could not be read back")),
         }
+    }
+
+    /// Polls the device. `None` where the driver reports it as lost: wgpu 30 panics then.
+    fn poll(&self, poll: wgpu::PollType) -> Option<Result<wgpu::PollStatus, wgpu::PollError>> {
+        std::panic::catch_unwind(AssertUnwindSafe(|| self.device.poll(poll))).ok()
     }
 
     fn check_lost(&self) -> Result<()> {
@@ -290,6 +298,7 @@ impl Gpu {
             max_binding_bytes: limits.max_storage_buffer_binding_size,
             max_buffer_bytes: limits.max_buffer_size,
             max_chunk_bytes: self.max_chunk_bytes,
+            max_workgroups: u64::from(limits.max_compute_workgroups_per_dimension).pow(2),
         }
     }
 }

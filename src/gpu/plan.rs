@@ -27,13 +27,16 @@ pub(crate) struct PlanLimits {
     pub(crate) max_buffer_bytes: u64,
     /// Bytes that one chunk's largest buffer should have, to bound memory.
     pub(crate) max_chunk_bytes: u64,
+    /// Workgroups of one dispatch, folded into two dimensions; each takes a block or more.
+    pub(crate) max_workgroups: u64,
 }
 
 /// How many blocks a chunk may have, where its largest buffer takes `block_bytes` a block.
 pub(crate) fn blocks_per_chunk(limits: PlanLimits, block_elems: usize, block_bytes: usize) -> u64 {
     // The readback buffer holds all outputs together, so a buffer gets a third of what the device allows.
     let bytes = limits.max_binding_bytes.min(limits.max_buffer_bytes / 3).min(limits.max_chunk_bytes);
-    let blocks = (bytes / block_bytes as u64).min(MAX_CHUNK_ELEMS / block_elems as u64).max(1);
+    let blocks =
+        (bytes / block_bytes as u64).min(MAX_CHUNK_ELEMS / block_elems as u64).min(limits.max_workgroups).max(1);
     if blocks > ALIGNED_BLOCKS { blocks - blocks % ALIGNED_BLOCKS } else { blocks }
 }
 
@@ -59,8 +62,12 @@ pub(crate) fn dispatch(n: u32, max_per_dimension: u32) -> [u32; 2] {
 mod tests {
     use super::*;
 
-    const WEB_DEFAULT: PlanLimits =
-        PlanLimits { max_binding_bytes: 128 << 20, max_buffer_bytes: 256 << 20, max_chunk_bytes: 32 << 20 };
+    const WEB_DEFAULT: PlanLimits = PlanLimits {
+        max_binding_bytes: 128 << 20,
+        max_buffer_bytes: 256 << 20,
+        max_chunk_bytes: 32 << 20,
+        max_workgroups: 65_535 * 65_535,
+    };
 
     #[test]
     fn chunks_cover_a_tensor_exactly() {
@@ -89,7 +96,14 @@ mod tests {
         assert_eq!(blocks_per_chunk(tiny, 64, 256), 16);
         let none = PlanLimits { max_chunk_bytes: 1, ..WEB_DEFAULT };
         assert_eq!(blocks_per_chunk(none, 64, 256), 1, "one block always goes");
-        let huge = PlanLimits { max_binding_bytes: u64::MAX, max_buffer_bytes: u64::MAX, max_chunk_bytes: u64::MAX };
+        let few = PlanLimits { max_workgroups: 49, ..WEB_DEFAULT };
+        assert_eq!(blocks_per_chunk(few, 64, 256), 49);
+        let huge = PlanLimits {
+            max_binding_bytes: u64::MAX,
+            max_buffer_bytes: u64::MAX,
+            max_chunk_bytes: u64::MAX,
+            ..WEB_DEFAULT
+        };
         assert_eq!(blocks_per_chunk(huge, 64, 256) * 64, MAX_CHUNK_ELEMS);
         let small_binding = PlanLimits { max_binding_bytes: 100_000, ..WEB_DEFAULT };
         let blocks = blocks_per_chunk(small_binding, 64, 256);

@@ -6,7 +6,7 @@ use wgquant::gpu::Adapter;
 
 /// Names of the adapters to test, as `--device` takes them: what `WGQUANT_TEST_ADAPTERS` promises (a list with commas),
 /// or else all that there are. None is a failure, never a pass.
-pub fn adapter_names() -> Vec<String> {
+pub(crate) fn adapter_names() -> Vec<String> {
     let names: Vec<String> = match std::env::var("WGQUANT_TEST_ADAPTERS") {
         Ok(names) => names.split(',').map(str::to_owned).collect(),
         Err(_) => {
@@ -22,8 +22,25 @@ pub fn adapter_names() -> Vec<String> {
 }
 
 /// An adapter by name; its description is printed first.
-pub fn open(name: &str) -> Gpu {
+pub(crate) fn open(name: &str) -> Gpu {
     let gpu = pollster::block_on(Gpu::open(name)).unwrap_or_else(|error| panic!("{error}: run `cargo xtask test`"));
     eprintln!("on {}", gpu.description());
     gpu
+}
+
+/// A driver on a device of our own with changed limits, as an application would have it.
+pub(crate) fn open_with(name: &str, change: impl FnOnce(&mut wgpu::Limits)) -> Gpu {
+    let (backend, name) = name.split_once(':').expect("a name with its backend");
+    let backends = if backend == "gl" { wgpu::Backends::GL } else { wgpu::Backends::PRIMARY };
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends,
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    let adapters = pollster::block_on(instance.enumerate_adapters(backends));
+    let adapter = adapters.iter().find(|a| a.get_info().name.contains(name)).expect("an adapter of that name");
+    let mut required_limits = adapter.limits();
+    change(&mut required_limits);
+    let descriptor = wgpu::DeviceDescriptor { required_limits, ..wgpu::DeviceDescriptor::default() };
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).expect("a device");
+    Gpu::from_device(device, queue)
 }
