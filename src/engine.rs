@@ -11,6 +11,7 @@ const CPU_CHUNK_ELEMS: u64 = 1 << 20;
 
 /// What quantizes and dequantizes.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a process has one")]
 pub enum Engine {
     /// The CPU path.
     Cpu,
@@ -128,7 +129,6 @@ impl Engine {
 fn cpu_chunks(n_elems: u64) -> impl Iterator<Item = (u64, usize)> {
     (0..n_elems.div_ceil(CPU_CHUNK_ELEMS)).map(move |chunk| {
         let first = chunk * CPU_CHUNK_ELEMS;
-        #[expect(clippy::cast_possible_truncation, reason = "at most CPU_CHUNK_ELEMS")]
         (first, (n_elems - first).min(CPU_CHUNK_ELEMS) as usize)
     })
 }

@@ -217,7 +217,7 @@ fn uniforms_match_their_rust_structs() {
 /// Every file under `shaders/` is in some kernel, and every entry point in them is in the table.
 #[test]
 fn every_shader_file_and_entry_point_is_in_the_table() {
-    let sources: String = Kernel::all().map(|kernel| kernel.source()).collect();
+    let sources: String = Kernel::all().map(Kernel::source).collect();
     let entry_points: BTreeSet<_> = Kernel::all().map(Kernel::entry_point).collect();
     for (path, text) in shader_files() {
         assert!(sources.contains(&format!("// ---- {path}\n")), "{path} is in no kernel");

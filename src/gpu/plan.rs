@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(blocks_per_chunk(huge, 64, 256) * 64, MAX_CHUNK_ELEMS);
         let small_binding = PlanLimits { max_binding_bytes: 100_000, ..WEB_DEFAULT };
         let blocks = blocks_per_chunk(small_binding, 64, 256);
-        assert!(blocks * 256 <= 100_000 && blocks % ALIGNED_BLOCKS == 0, "{blocks}");
+        assert!(blocks * 256 <= 100_000 && blocks.is_multiple_of(ALIGNED_BLOCKS), "{blocks}");
     }
 
     #[test]
