@@ -1,1 +1,45 @@
-fn main() {}
+//! The project's own commands: `cargo xtask help` lists them.
+
+mod fixture;
+mod packages;
+mod steps;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+const HELP: &str = "\
+Commands:
+  cargo xtask test    set up what the tests need, then formatting, clippy, documentation and every test
+  cargo xtask setup   only set up what the tests need: software adapters where there is no GPU, a real checkpoint
+  cargo xtask help    this text
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match arguments[..] {
+        ["test"] => steps::test(root()),
+        ["setup"] => steps::setup(root()),
+        ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        _ => {
+            eprint!("{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's root.
+fn root() -> &'static Path {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask)
+}

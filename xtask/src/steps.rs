@@ -1,0 +1,95 @@
+//! What `cargo xtask test` does, in order. The first step that fails ends it.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{fixture, packages};
+
+/// Optimized, with overflow checks and assertions: see Cargo.toml. All steps use it, so that nothing is built twice.
+const PROFILE: [&str; 2] = ["--profile", "checked"];
+
+/// Sets up what the tests need.
+pub(crate) fn setup(root: &Path) -> Result<()> {
+    let mut summary = Summary::default();
+    set_up(root, &mut summary)
+}
+
+/// Sets up what the tests need, then runs every check there is.
+pub(crate) fn test(root: &Path) -> Result<()> {
+    let mut summary = Summary::default();
+    set_up(root, &mut summary)?;
+
+    let workspace = ["--workspace", "--locked"];
+    summary.step("formatting", || run(cargo(root).args(["fmt", "--all", "--check"])))?;
+    summary.step("clippy", || {
+        run(cargo(root).arg("clippy").args(workspace).args(PROFILE).args(["--all-targets", "--", "-D", "warnings"]))
+    })?;
+    summary.step("documentation", || {
+        let mut doc = cargo(root);
+        doc.arg("doc").args(workspace).args(PROFILE).arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings");
+        run(&mut doc)
+    })?;
+    // All of them run even if one fails, so that one run shows everything that is broken.
+    summary.step("tests", || run(cargo(root).arg("test").args(workspace).args(PROFILE).arg("--no-fail-fast")))?;
+    summary.print();
+    Ok(())
+}
+
+fn set_up(root: &Path, summary: &mut Summary) -> Result<()> {
+    summary.step("system packages", packages::ensure)?;
+    summary.step("real checkpoint", || fixture::ensure(root))
+}
+
+/// The cargo that runs this, in the workspace's root.
+fn cargo(root: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root);
+    command
+}
+
+/// Runs a command to its end, showing what it prints.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let line = display(command);
+    println!("    $ {line}");
+    let status = command.status().with_context(|| format!("`{line}` could not be started"))?;
+    if !status.success() {
+        bail!("`{line}` failed ({status})");
+    }
+    Ok(())
+}
+
+/// A command as one would type it.
+fn display(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    std::iter::once(program).chain(command.get_args()).map(|part| part.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// Names and durations of the steps that are done.
+#[derive(Default)]
+struct Summary(Vec<(&'static str, f64)>);
+
+impl Summary {
+    fn step(&mut self, name: &'static str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        println!("==> {name}");
+        let start = Instant::now();
+        let done = work();
+        let seconds = start.elapsed().as_secs_f64();
+        match &done {
+            Ok(()) => println!("==> {name}: done in {seconds:.1} s"),
+            Err(_) => println!("==> {name}: FAILED after {seconds:.1} s"),
+        }
+        self.0.push((name, seconds));
+        done.with_context(|| format!("step {name:?} failed"))
+    }
+
+    fn print(&self) {
+        println!("\nEvery step passed:");
+        for (name, seconds) in &self.0 {
+            println!("  {name:<16} {seconds:>7.1} s");
+        }
+        println!("  {:<16} {:>7.1} s", "all", self.0.iter().map(|(_, seconds)| seconds).sum::<f64>());
+    }
+}
