@@ -2,6 +2,8 @@
 //! both neighbours of every code boundary for scales over all exponents. The reference is held to a second derivation
 //! that works on bits, in integers alone.
 
+#![cfg(test)] // so that lints know every helper for a part of a test
+
 use std::collections::BTreeSet;
 use std::ops::Range;
 

@@ -1,5 +1,7 @@
 //! Whole tensors of random lengths, block sizes, types and bits through the CPU reference.
 
+#![cfg(test)] // so that lints know every helper for a part of a test
+
 use half::{bf16, f16};
 use proptest::prelude::*;
 use wgquant::quant::{quant4bit, quant8bit};
@@ -44,17 +46,23 @@ fn values(weights: Weights<'_>) -> Vec<f32> {
 }
 
 /// A format's largest code, and the functions of one block.
-fn symmetric(format: Format) -> (i8, fn(f32) -> f32, fn(f32, f32) -> i8) {
+struct Symmetric {
+    k: i8,
+    scale: fn(f32) -> f32,
+    code: fn(f32, f32) -> i8,
+}
+
+fn symmetric(format: Format) -> Symmetric {
     match format {
-        Format::Sym4 => (7, quant4bit::scale, quant4bit::code),
-        Format::Sym8 => (127, quant8bit::scale, quant8bit::code),
+        Format::Sym4 => Symmetric { k: 7, scale: quant4bit::scale, code: quant4bit::code },
+        Format::Sym8 => Symmetric { k: 127, scale: quant8bit::scale, code: quant8bit::code },
         other => panic!("{other} is not symmetric"),
     }
 }
 
 /// The packed bytes by the words of the format's description, written down as simply as can be.
 fn packed_as_described(format: Format, weights: &[f32]) -> (Vec<u8>, Vec<u8>) {
-    let (_, scale_of, code_of) = symmetric(format);
+    let Symmetric { scale: scale_of, code: code_of, .. } = symmetric(format);
     let (mut codes, mut scales) = (Vec::new(), Vec::new());
     for block in weights.chunks(64) {
         let scale = scale_of(block.iter().map(|x| x.abs()).fold(0.0, f32::max));
@@ -96,7 +104,7 @@ fn every_weight_comes_back_within_the_bound() {
     proptest!(|((dtype, bytes) in tensor(300))| {
         let weights = weights(dtype, &bytes);
         for format in [Format::Sym4, Format::Sym8] {
-            let (k, ..) = symmetric(format);
+            let k = symmetric(format).k;
             let packed = wgquant::quantize(format, weights).expect("finite weights");
             let scales: Vec<f32> = bytemuck::pod_collect_to_vec(packed.scales());
             let back = wgquant::dequantize_f32(&packed).expect("our own bytes");

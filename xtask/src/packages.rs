@@ -61,6 +61,11 @@ fn adapters() -> &'static str {
     if has_gpu() { "this machine's GPU" } else { "software adapters, as there is no GPU" }
 }
 
+/// The adapters that GPU tests must find here, as `--device` takes them. Where there is a GPU, they take what they find.
+pub(crate) fn promised_adapters() -> Option<&'static str> {
+    (cfg!(target_os = "linux") && !has_gpu()).then_some("vulkan:llvmpipe,gl:llvmpipe")
+}
+
 /// A GPU and a Vulkan driver for it.
 fn has_gpu() -> bool {
     let is_gpu = |path: &PathBuf| name_starts(path, "renderD");

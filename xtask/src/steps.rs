@@ -11,6 +11,9 @@ use crate::{fixture, packages};
 /// Optimized, with overflow checks and assertions: see Cargo.toml. All steps use it, so that nothing is built twice.
 const PROFILE: [&str; 2] = ["--profile", "checked"];
 
+/// Tells GPU tests which adapters they must find.
+const ADAPTERS: &str = "WGQUANT_TEST_ADAPTERS";
+
 /// Sets up what the tests need.
 pub(crate) fn setup(root: &Path) -> Result<()> {
     let mut summary = Summary::default();
@@ -33,7 +36,15 @@ pub(crate) fn test(root: &Path) -> Result<()> {
         run(&mut doc)
     })?;
     // All of them run even if one fails, so that one run shows everything that is broken.
-    summary.step("tests", || run(cargo(root).arg("test").args(workspace).args(PROFILE).arg("--no-fail-fast")))?;
+    summary.step("tests", || {
+        let mut tests = cargo(root);
+        tests.arg("test").args(workspace).args(PROFILE).arg("--no-fail-fast");
+        // Both translations of the shaders must be there: without this, one that is missing would be passed over.
+        if let (Some(adapters), None) = (packages::promised_adapters(), std::env::var_os(ADAPTERS)) {
+            tests.env(ADAPTERS, adapters);
+        }
+        run(&mut tests)
+    })?;
     summary.print();
     Ok(())
 }

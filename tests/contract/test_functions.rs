@@ -33,9 +33,12 @@ impl TestFunctions {
         found.read_file(&root.join("src/lib.rs"), &root.join("src"), "", Built::Tested);
         for entry in std::fs::read_dir(root.join("tests")).expect("the crate has tests") {
             let path = entry.expect("a readable folder").path();
+            let stem = path.file_stem().expect("a file has a name").to_string_lossy().into_owned();
+            let main = path.join("main.rs");
             if path.extension().is_some_and(|extension| extension == "rs") {
-                let stem = path.file_stem().expect("a file has a name").to_string_lossy().into_owned();
                 found.read_file(&path, &root.join("tests"), &format!("{stem}::"), Built::Tested);
+            } else if main.exists() {
+                found.read_file(&main, &path, &format!("{stem}::"), Built::Tested);
             }
         }
         found

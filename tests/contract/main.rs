@@ -1,13 +1,15 @@
 //! Holds `contracts/quantization-v1.yaml` to the tests that there are: a promise without a test fails here.
 
-mod support;
+#![cfg(test)] // so that lints know every helper for a part of a test
+
+mod test_functions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
-use support::test_functions::TestFunctions;
+use test_functions::TestFunctions;
 
-const CONTRACT: &str = include_str!("../contracts/quantization-v1.yaml");
+const CONTRACT: &str = include_str!("../../contracts/quantization-v1.yaml");
 
 /// Demanded under exactly these paths.
 const NAMED_BY_THE_SEED: [(&str, &str); 5] = [
