@@ -13,6 +13,8 @@ const PROFILE: [&str; 2] = ["--profile", "checked"];
 
 /// Tells GPU tests which adapters they must find.
 const ADAPTERS: &str = "WGQUANT_TEST_ADAPTERS";
+/// Where a session's sockets are.
+const RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
 
 /// Sets up what the tests need.
 pub(crate) fn setup(root: &Path) -> Result<()> {
@@ -42,6 +44,11 @@ pub(crate) fn test(root: &Path) -> Result<()> {
         // Both translations of the shaders must be there: without this, one that is missing would be passed over.
         if let (Some(adapters), None) = (packages::promised_adapters(), std::env::var_os(ADAPTERS)) {
             tests.env(ADAPTERS, adapters);
+        }
+        // GL drivers complain on every start where it is not set.
+        let runtime_dir = tempfile::tempdir()?;
+        if std::env::var_os(RUNTIME_DIR).is_none() {
+            tests.env(RUNTIME_DIR, runtime_dir.path());
         }
         run(&mut tests)
     })?;
