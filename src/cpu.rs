@@ -16,7 +16,7 @@ pub(crate) const MAX_BLOCK: usize = 64;
 /// [`Error::Empty`], or [`Error::NonFinite`] with the first index of a NaN or an infinity.
 ///
 /// ```
-/// let packed = wgquant::quantize(wgquant::Format::Sym4, &[7.0_f32, -3.0, 1.2][..])?;
+/// let packed = wgquant::quantize(wgquant::Format::Sym4, &[0.5_f32, -0.25, 0.1][..])?;
 /// assert_eq!(packed.codes(), [0x7d, 0x10]);
 /// # Ok::<(), wgquant::Error>(())
 /// ```

