@@ -128,7 +128,6 @@ impl Engine {
 fn cpu_chunks(n_elems: u64) -> impl Iterator<Item = (u64, usize)> {
     (0..n_elems.div_ceil(CPU_CHUNK_ELEMS)).map(move |chunk| {
         let first = chunk * CPU_CHUNK_ELEMS;
-        #[expect(clippy::cast_possible_truncation, reason = "at most CPU_CHUNK_ELEMS")]
         (first, (n_elems - first).min(CPU_CHUNK_ELEMS) as usize)
     })
 }

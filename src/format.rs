@@ -37,6 +37,9 @@ pub enum Container {
 }
 
 impl Container {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[Self::Native];
+
     /// The name on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -82,7 +85,6 @@ macro_rules! shader {
         $crate::format::ShaderPart { path: $path, source: include_str!(concat!("../shaders/", $path)) }
     };
 }
-pub(crate) use shader;
 
 macro_rules! formats {
     ($($(#[$doc:meta])* $variant:ident => $row:expr;)*) => {
