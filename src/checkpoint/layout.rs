@@ -116,3 +116,44 @@ impl Serialize for Header<'_> {
         map.end()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(name: &str, dtype: StoredDtype, n: u64, is_digest: bool) -> Part {
+        let n_bytes = n * dtype.bitsize() as u64 / 8;
+        Part { name: name.to_owned(), dtype, shape: vec![n], n_bytes, is_digest }
+    }
+
+    /// The header to the byte: metadata sorted, parts by the size of their elements, digests last, spaces to a multiple
+    /// of 8.
+    #[test]
+    fn the_header_is_known_to_the_byte() {
+        let parts = [
+            part("w", StoredDtype::U8, 33, false),
+            part("w.scales", StoredDtype::F32, 2, false),
+            part("w.blake3", StoredDtype::U8, 32, true),
+            part("half", StoredDtype::F16, 3, false),
+            part("ids", StoredDtype::I64, 1, false),
+            part("mask", StoredDtype::BOOL, 1, false),
+        ];
+        let metadata =
+            [("wgquant", "{}"), ("format", "pt")].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let layout = Layout::new(&metadata, &parts).expect("a small header");
+        let expected = concat!(
+            r#"{"__metadata__":{"format":"pt","wgquant":"{}"},"#,
+            r#""ids":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},"#,
+            r#""w.scales":{"dtype":"F32","shape":[2],"data_offsets":[8,16]},"#,
+            r#""half":{"dtype":"F16","shape":[3],"data_offsets":[16,22]},"#,
+            r#""w":{"dtype":"U8","shape":[33],"data_offsets":[22,55]},"#,
+            r#""mask":{"dtype":"BOOL","shape":[1],"data_offsets":[55,56]},"#,
+            r#""w.blake3":{"dtype":"U8","shape":[32],"data_offsets":[56,88]}}"#,
+        );
+        let header_bytes = expected.len().next_multiple_of(8);
+        assert_eq!(layout.header[..8], (header_bytes as u64).to_le_bytes());
+        assert_eq!(std::str::from_utf8(&layout.header[8..]), Ok(format!("{expected:header_bytes$}").as_str()));
+        assert_eq!(layout.offsets, [22, 8, 56, 16, 0, 55]);
+        assert_eq!((layout.data_bytes, layout.n_bytes()), (88, 88 + 8 + header_bytes as u64));
+    }
+}

@@ -56,3 +56,8 @@ pub(crate) fn decibels(value: Option<f64>) -> String {
 pub(crate) fn ratio(before: u64, after: u64) -> String {
     format!("{:.2}x", before as f64 / after.max(1) as f64)
 }
+
+/// `1 tensor`, `2 tensors`.
+pub(crate) fn tensors(n: usize) -> String {
+    format!("{n} tensor{}", if n == 1 { "" } else { "s" })
+}

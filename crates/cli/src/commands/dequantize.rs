@@ -10,7 +10,7 @@ use crate::args::DequantizeArgs;
 use crate::console::Console;
 use crate::progress::Reporter;
 use crate::report::hex;
-use crate::table::bytes;
+use crate::table::{self, bytes};
 
 pub(crate) fn run(console: Console, args: &DequantizeArgs) -> anyhow::Result<()> {
     let options = DequantizeOptions { dtype: args.dtype, force: args.output.force, sync: args.output.sync };
@@ -46,8 +46,9 @@ pub(crate) fn run(console: Console, args: &DequantizeArgs) -> anyhow::Result<()>
     console.result(&document, || {
         let n_dequantized = report.tensors.iter().filter(|tensor| tensor.was == Action::Quantized).count();
         format!(
-            "{}: {n_dequantized} tensors dequantized, {} copied; {} to {} in {seconds:.2} s on {}; digests are right",
+            "{}: {} dequantized, {} copied; {} to {} in {seconds:.2} s on {}; digests are right",
             args.output.output.display(),
+            table::tensors(n_dequantized),
             report.tensors.len() - n_dequantized,
             bytes(report.bytes_in),
             bytes(report.bytes_out),

@@ -6,7 +6,7 @@ use wgquant::checkpoint::inspect;
 use crate::args::InspectArgs;
 use crate::console::Console;
 use crate::report::hex;
-use crate::table::{Align, bytes, shape, table};
+use crate::table::{self, Align, bytes, shape, table};
 
 pub(crate) fn run(console: Console, args: &InspectArgs) -> anyhow::Result<()> {
     let report = inspect(&args.file)?;
@@ -51,7 +51,7 @@ pub(crate) fn run(console: Console, args: &InspectArgs) -> anyhow::Result<()> {
             ]
         });
         let container = report.container.map_or("plain safetensors", wgquant::Container::name);
-        let (n, size) = (report.tensors.len(), bytes(report.n_bytes));
-        format!("{}: {container}, {n} tensors, {size}\n{}", args.file.display(), table(&columns, rows))
+        let (n, size) = (table::tensors(report.tensors.len()), bytes(report.n_bytes));
+        format!("{}: {container}, {n}, {size}\n{}", args.file.display(), table(&columns, rows))
     })
 }

@@ -11,7 +11,7 @@ use crate::args::QuantizeArgs;
 use crate::console::Console;
 use crate::progress::Reporter;
 use crate::report::{Figures, hex};
-use crate::table::{bytes, decibels, ratio};
+use crate::table::{bytes, decibels, ratio, tensors};
 
 #[derive(Debug, Serialize)]
 struct Document<'a> {
@@ -96,8 +96,9 @@ fn summary(args: &QuantizeArgs, report: &QuantizeReport, seconds: f64) -> String
         Verify::Full => "every byte verified".to_owned(),
     };
     let mut text = format!(
-        "{}: {n_quantized} tensors to {}, {n_copied} copied; {} to {} ({}) in {seconds:.2} s on {}; {verified}",
+        "{}: {} to {}, {n_copied} copied; {} to {} ({}) in {seconds:.2} s on {}; {verified}",
         args.output.output.display(),
+        tensors(n_quantized),
         report.format,
         bytes(report.bytes_in),
         bytes(report.bytes_out),

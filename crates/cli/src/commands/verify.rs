@@ -8,7 +8,7 @@ use crate::args::VerifyArgs;
 use crate::console::Console;
 use crate::progress::Reporter;
 use crate::report::{Figures, hex};
-use crate::table::{Align, decibels, table};
+use crate::table::{self, Align, decibels};
 
 #[derive(Debug, Serialize)]
 struct Document<'a> {
@@ -91,14 +91,15 @@ fn text(tensors: &[VerifiedTensor], args: &VerifyArgs, matches: bool) -> String 
             if tensor.mismatch.is_none() { "yes" } else { "NO" }.to_owned(),
         ]
     });
-    let table = table(&columns, rows);
+    let table = table::table(&columns, rows);
     if !matches {
         return table;
     }
     let n_quantized = tensors.iter().filter(|tensor| tensor.action == Action::Quantized).count();
     format!(
-        "{table}\n{}: every byte is as it should be ({n_quantized} tensors quantized, {} copied)",
+        "{table}\n{}: every byte is as it should be ({} quantized, {} copied)",
         args.quantized.display(),
+        table::tensors(n_quantized),
         tensors.len() - n_quantized
     )
 }

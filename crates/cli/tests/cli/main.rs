@@ -7,6 +7,7 @@ mod bad_places;
 mod common;
 mod containers;
 mod damage;
+mod memory;
 mod output;
 mod round_trip;
 mod selection;
