@@ -12,37 +12,52 @@ use crate::console::Console;
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Shows how far a job is.
-pub(crate) enum Reporter {
+pub(crate) struct Reporter {
+    console: Console,
+    /// A sentence to be said once work begins.
+    note: Option<&'static str>,
+    way: Way,
+}
+
+enum Way {
     Nothing,
     Bar(ProgressBar),
     Lines { last: Instant },
 }
 
-impl Reporter {
-    pub(crate) fn new(console: Console) -> Self {
-        if console.quiet {
-            return Self::Nothing;
-        }
-        if !std::io::stderr().is_terminal() {
-            return Self::Lines { last: Instant::now() };
-        }
+impl Way {
+    fn bar() -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent:>3}% {bytes_per_sec} {eta} {wide_msg}") {
             bar.set_style(style);
         }
         Self::Bar(bar)
     }
+}
+
+impl Reporter {
+    pub(crate) fn new(console: Console, note: Option<&'static str>) -> Self {
+        let way = match () {
+            () if console.quiet => Way::Nothing,
+            () if !std::io::stderr().is_terminal() => Way::Lines { last: Instant::now() },
+            () => Way::bar(),
+        };
+        Self { console, note, way }
+    }
 
     /// Shows where the job is now.
     pub(crate) fn show(&mut self, progress: Progress<'_>) {
-        match self {
-            Self::Nothing => {}
-            Self::Bar(bar) => {
+        if let Some(note) = self.note.take() {
+            self.console.note(note);
+        }
+        match &mut self.way {
+            Way::Nothing => {}
+            Way::Bar(bar) => {
                 bar.set_length(progress.total_bytes);
                 bar.set_position(progress.done_bytes);
                 bar.set_message(printable(progress.tensor));
             }
-            Self::Lines { last } => {
+            Way::Lines { last } => {
                 if last.elapsed() >= LINE_INTERVAL {
                     *last = Instant::now();
                     let percent = progress.done_bytes.saturating_mul(100) / progress.total_bytes.max(1);
@@ -56,7 +71,7 @@ impl Reporter {
 
 impl Drop for Reporter {
     fn drop(&mut self) {
-        if let Self::Bar(bar) = self {
+        if let Way::Bar(bar) = &self.way {
             bar.finish_and_clear();
         }
     }

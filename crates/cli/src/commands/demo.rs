@@ -14,7 +14,6 @@ use wgquant::verify::Verify;
 use super::open_engine;
 use crate::args::DemoArgs;
 use crate::console::Console;
-use crate::progress::Reporter;
 use crate::table::{Align, bytes, decibels, ratio, table};
 
 #[derive(Debug, Serialize)]
@@ -37,12 +36,11 @@ struct Row {
 }
 
 pub(crate) fn run(console: Console, args: &DemoArgs) -> anyhow::Result<()> {
-    let engine = open_engine(console, &args.device)?;
+    let (engine, mut reporter) = open_engine(console, &args.device)?;
     let folder = tempfile::tempdir().context("no temporary folder can be made")?;
     let original = folder.path().join("model.safetensors");
     std::fs::write(&original, checkpoint()?).context("the demo's checkpoint can't be written")?;
     let mut rows = Vec::new();
-    let mut reporter = Reporter::new(console);
     for &format in Format::ALL {
         let quantized = folder.path().join(format!("{format}.safetensors"));
         let mut options = QuantizeOptions::new(format);

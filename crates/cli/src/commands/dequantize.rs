@@ -8,19 +8,18 @@ use wgquant::checkpoint::{Action, DequantizeOptions, Progress, dequantize};
 use super::open_engine;
 use crate::args::DequantizeArgs;
 use crate::console::Console;
-use crate::progress::Reporter;
 use crate::report::hex;
 use crate::table::{self, bytes};
 
 pub(crate) fn run(console: Console, args: &DequantizeArgs) -> anyhow::Result<()> {
     let options = DequantizeOptions { dtype: args.dtype, force: args.output.force, sync: args.output.sync };
-    let engine = open_engine(console, &args.device)?;
+    let (engine, mut reporter) = open_engine(console, &args.device)?;
     let started = Instant::now();
     let report = {
-        let mut reporter = Reporter::new(console);
         let mut show = |progress: Progress<'_>| reporter.show(progress);
         pollster::block_on(dequantize(&engine, &args.input, &args.output.output, options, &mut show))?
     };
+    drop(reporter);
     let seconds = started.elapsed().as_secs_f64();
     let action = |was| if was == Action::Quantized { "dequantized" } else { Action::Copied.name() };
     let tensors: Vec<_> = report

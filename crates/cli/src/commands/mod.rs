@@ -11,12 +11,14 @@ use wgquant::{Engine, Result};
 
 use crate::args::DeviceArg;
 use crate::console::Console;
+use crate::progress::Reporter;
 
-/// Opens what `--device` names, and says so where `auto` found no GPU.
-fn open_engine(console: Console, device: &DeviceArg) -> Result<Engine> {
+/// Opens what `--device` names. Where `auto` found no GPU, the reporter says so when work begins: an error before that
+/// stands alone.
+fn open_engine(console: Console, device: &DeviceArg) -> Result<(Engine, Reporter)> {
     let engine = pollster::block_on(Engine::open(&device.device))?;
-    if device.device == "auto" && matches!(engine, Engine::Cpu) {
-        console.note("no hardware GPU was found, so the CPU does the work (wgquant adapters lists what there is)");
-    }
-    Ok(engine)
+    let on_cpu_for_want_of_gpu = device.device == "auto" && matches!(engine, Engine::Cpu);
+    let note = on_cpu_for_want_of_gpu
+        .then_some("no hardware GPU was found, so the CPU does the work (wgquant adapters lists what there is)");
+    Ok((engine, Reporter::new(console, note)))
 }

@@ -9,7 +9,6 @@ use wgquant::verify::{ErrorFigures, Verify};
 use super::open_engine;
 use crate::args::QuantizeArgs;
 use crate::console::Console;
-use crate::progress::Reporter;
 use crate::report::{Figures, hex};
 use crate::table::{bytes, decibels, ratio, tensors};
 
@@ -49,13 +48,13 @@ pub(crate) fn run(console: Console, args: &QuantizeArgs) -> anyhow::Result<()> {
         force: args.output.force,
         sync: args.output.sync,
     };
-    let engine = open_engine(console, &args.device)?;
+    let (engine, mut reporter) = open_engine(console, &args.device)?;
     let started = Instant::now();
     let report = {
-        let mut reporter = Reporter::new(console);
         let mut show = |progress: wgquant::checkpoint::Progress<'_>| reporter.show(progress);
         pollster::block_on(quantize(&engine, &args.input, &args.output.output, &options, &mut show))?
     };
+    drop(reporter);
     let seconds = started.elapsed().as_secs_f64();
     for notice in &report.notices {
         console.note(notice);

@@ -33,7 +33,7 @@ struct Tensor<'a> {
 
 pub(crate) fn run(console: Console, args: &VerifyArgs) -> anyhow::Result<()> {
     let report = {
-        let mut reporter = Reporter::new(console);
+        let mut reporter = Reporter::new(console, None);
         verify(&args.original, &args.quantized, &mut |progress: Progress<'_>| reporter.show(progress))?
     };
     let tensors: Vec<_> = report

@@ -141,6 +141,18 @@ fn quiet() {
     assert_eq!(stderr(&both), "");
 }
 
+/// What `auto` found is said when work begins, and an error before that stands alone.
+#[test]
+fn auto_says_when_it_takes_the_cpu() {
+    let folder = Folder::with("in", &file(&mixed()));
+    let args = &QUANTIZE[..6];
+    let output = folder.run(&[args, &["--json"]].concat());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let said = stderr(&output).contains("note: no hardware GPU was found, so the CPU does the work");
+    assert_eq!(said, report["adapter"] == "CPU", "{}", stderr(&output));
+    folder.fails(1, args, "out: exists already");
+}
+
 /// A reader that goes away is no error, and no panic.
 #[test]
 fn broken_pipe() {
