@@ -17,7 +17,7 @@ pub(crate) const MAX_BLOCK: usize = 64;
 ///
 /// ```
 /// let packed = wgquant::quantize(wgquant::Format::Sym4, &[0.5_f32, -0.25, 0.1][..])?;
-/// assert_eq!(packed.codes(), [0x7c, 0x10]);
+/// assert_eq!(packed.codes(), [0x7d, 0x10]);
 /// # Ok::<(), wgquant::Error>(())
 /// ```
 pub fn quantize<'a>(format: Format, weights: impl Into<Weights<'a>>) -> Result<Packed> {

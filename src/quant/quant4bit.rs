@@ -58,7 +58,7 @@ pub const fn signed(nibble: u8) -> i8 {
 ///
 /// ```
 /// let packed = wgquant::quant::quant4bit::quantize(&[0.5, -0.25, 0.1], 64)?;
-/// assert_eq!(packed.data, [0x7c, 0x10]); // 7, -4; 1
+/// assert_eq!(packed.data, [0x7d, 0x10]); // 7, -3; 1
 /// assert_eq!(packed.dequantize()?[0], 0.5);
 /// # Ok::<(), wgquant::Error>(())
 /// ```
