@@ -11,6 +11,7 @@ const CPU_CHUNK_ELEMS: u64 = 1 << 20;
 
 /// What quantizes and dequantizes.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a process has one")]
 pub enum Engine {
     /// The CPU path.
     Cpu,

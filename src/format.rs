@@ -67,7 +67,7 @@ pub struct FormatInfo {
     /// Its CPU reference.
     pub codec: Codec,
     /// Its part of the shaders: how a scale comes from the maximum, a code from an element, a value from a code.
-    pub shader: ShaderPart,
+    pub shader: &'static [ShaderPart],
 }
 
 /// A piece of WGSL, with the file it came from for error messages.
@@ -82,7 +82,10 @@ pub struct ShaderPart {
 /// The [`ShaderPart`] of a file under `shaders/`.
 macro_rules! shader {
     ($path:literal) => {
-        $crate::format::ShaderPart { path: $path, source: include_str!(concat!("../shaders/", $path)) }
+        $crate::format::ShaderPart {
+            path: $path,
+            source: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $path)),
+        }
     };
 }
 
@@ -121,7 +124,7 @@ formats! {
         scale: ScaleType::F32,
         containers: &[Container::Native],
         codec: quant4bit::CODEC,
-        shader: shader!("formats/quant4bit.wgsl"),
+        shader: &[shader!("shared/symmetric.wgsl"), shader!("formats/quant4bit.wgsl")],
     };
     /// Symmetric 8-bit: codes -127..=127.
     Sym8 => FormatInfo {
@@ -132,7 +135,7 @@ formats! {
         scale: ScaleType::F32,
         containers: &[Container::Native],
         codec: quant8bit::CODEC,
-        shader: shader!("formats/quant8bit.wgsl"),
+        shader: &[shader!("shared/symmetric.wgsl"), shader!("formats/quant8bit.wgsl")],
     };
 }
 

@@ -1,5 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![deny(missing_docs, unsafe_code)]
+// Bad input must reach the caller as an error. (Not for tests and examples, so not among the workspace's lints.)
+#![warn(clippy::expect_used, clippy::panic, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+#![warn(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 
 pub mod checkpoint;
 mod cpu;
@@ -10,6 +13,8 @@ pub mod format;
 pub mod gpu;
 mod packed;
 pub mod quant;
+mod random;
+pub mod selftest;
 pub mod verify;
 
 pub use cpu::{dequantize, dequantize_f32, quantize};

@@ -4,6 +4,7 @@ use crate::cpu;
 use crate::dtype::Weights;
 use crate::error::{Error, Result};
 use crate::format::Format;
+use crate::random::SplitMix;
 
 /// How much of a result is recomputed on the CPU and compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -131,33 +132,19 @@ pub fn blocks_to_check(verify: Verify, n_blocks: u64, seed: u64) -> Vec<std::ops
             let stretch = |i: u64| {
                 u64::try_from(u128::from(n_blocks) * u128::from(i) / u128::from(SAMPLED_BLOCKS)).unwrap_or(n_blocks)
             };
-            let mut random = SplitMix(seed);
+            let mut random = SplitMix::new(seed);
             (0..SAMPLED_BLOCKS)
                 .map(|i| {
                     let (start, end) = (stretch(i), stretch(i + 1));
                     let block = match i {
                         0 => 0,
                         _ if i + 1 == SAMPLED_BLOCKS => n_blocks - 1,
-                        _ => start + random.next() % (end - start),
+                        _ => start + random.below(end - start),
                     };
                     block..block + 1
                 })
                 .collect()
         }
-    }
-}
-
-/// Steele, Lea and Flood's SplitMix64: a counter through a mixing function. A fixed algorithm, so that a sample is the
-/// same on every machine and in every release.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 }
 

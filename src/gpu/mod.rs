@@ -1,79 +1,326 @@
-//! The GPU driver.
+//! The GPU driver: adapters, kernels, and tensors through a device in pieces.
+//!
+//! [`Gpu::quantize`] and [`Gpu::dequantize`] take host memory; [`Engine`](crate::Engine) streams whole files; and
+//! [`Gpu::record_quantize`] works between buffers that stay on the device.
 
-use crate::dtype::Dtype;
+mod adapter;
+mod kernels;
+mod plan;
+mod record;
+mod stream;
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use futures_channel::oneshot;
+
+pub use adapter::{Adapter, adapters};
+pub use kernels::{Direction, Kernel, Params, STATUS_BYTES, Shape};
+pub use record::DevicePacked;
+
+use crate::dtype::{Dtype, Weights};
 use crate::engine::PackedChunk;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::Format;
+use crate::packed::Packed;
 
-/// An open GPU.
+/// How long one piece may take. Software adapters need about a second for the largest.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Bytes of a chunk's largest buffer, unless [`Gpu::with_max_chunk_bytes`] says otherwise.
+const DEFAULT_CHUNK_BYTES: u64 = 32 << 20;
+
+/// An open GPU. Pipelines are built once, buffers are reused.
 #[derive(Debug)]
-pub struct Gpu {}
-
-/// An adapter that this machine has.
-#[derive(Debug, Clone)]
-pub struct Adapter {
-    /// Name, as the driver gives it.
-    pub name: String,
-    /// `vulkan`, `metal`, `dx12`, `gl` or `webgpu`.
-    pub backend: &'static str,
-    /// `discrete`, `integrated`, `virtual`, `software` or `other`.
-    pub device_type: &'static str,
-    /// Driver and its version.
-    pub driver: String,
-    /// Name and value of the limits that matter here.
-    pub limits: Vec<(&'static str, u64)>,
-    /// Optional features that matter here.
-    pub features: Vec<&'static str>,
-}
-
-/// All adapters, hardware first.
-pub async fn adapters() -> Vec<Adapter> {
-    Vec::new()
+pub struct Gpu {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    info: wgpu::AdapterInfo,
+    shape: Shape,
+    max_chunk_bytes: u64,
+    lost: Arc<OnceLock<String>>,
+    pipelines: Mutex<HashMap<Kernel, wgpu::ComputePipeline>>,
+    idle_slots: Mutex<Vec<stream::Slot>>,
 }
 
 impl Gpu {
     /// Opens the best hardware adapter; `None` where there is none. Software adapters are used only by name.
     ///
     /// # Errors
-    /// [`Error::OpenDevice`](crate::Error::OpenDevice) if the driver refuses.
+    /// [`Error::OpenDevice`] if the driver refuses.
     pub async fn open_best() -> Result<Option<Self>> {
-        Ok(None)
+        match adapter::best().await {
+            Some(adapter) => Self::open_adapter(adapter).await.map(Some),
+            None => Ok(None),
+        }
     }
 
-    /// Opens the adapter whose name contains `name`, in any case, with `vulkan:` or `gl:` before it where needed.
+    /// Opens the adapter whose name contains `name`, in any case, with `vulkan:` or `gl:` before it to choose the backend
+    /// and `#1`, `#2`, … behind it to choose among cards of one name.
     ///
     /// # Errors
-    /// [`Error::NoAdapter`](crate::Error::NoAdapter) or [`Error::AmbiguousAdapter`](crate::Error::AmbiguousAdapter), both
-    /// of which list names.
+    /// [`Error::NoAdapter`] or [`Error::AmbiguousAdapter`], both of which list names; [`Error::OpenDevice`].
     pub async fn open(name: &str) -> Result<Self> {
-        Err(crate::Error::NoAdapter { wanted: name.to_owned(), available: "there are no adapters".to_owned() })
+        Self::open_adapter(adapter::named(name).await?).await
+    }
+
+    async fn open_adapter(adapter: wgpu::Adapter) -> Result<Self> {
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("wgquant"),
+            required_limits: adapter.limits(),
+            ..wgpu::DeviceDescriptor::default()
+        };
+        let (device, queue) = adapter.request_device(&descriptor).await.map_err(|error| Error::OpenDevice {
+            adapter: adapter.get_info().name,
+            reason: one_line(&error.to_string()),
+        })?;
+        let gpu = Self::from_device(device, queue);
+        let lost = Arc::clone(&gpu.lost);
+        gpu.device.set_device_lost_callback(move |reason, message| {
+            // Only the first loss is the cause.
+            let _ = lost.set(format!("{reason:?}: {}", one_line(&message)));
+        });
+        // Errors outside of any scope: wgpu would panic. The next wait on this device reports them.
+        let lost = Arc::clone(&gpu.lost);
+        gpu.device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            let _ = lost.set(one_line(&error.to_string()));
+        }));
+        Ok(gpu)
+    }
+
+    /// Builds the driver on a device that the caller already has. The caller's error handlers stay as they are.
+    #[must_use]
+    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        let info = device.adapter_info();
+        let shape = if info.device_type == wgpu::DeviceType::Cpu { Shape::Serial } else { Shape::Block };
+        Self {
+            device,
+            queue,
+            info,
+            shape,
+            max_chunk_bytes: DEFAULT_CHUNK_BYTES,
+            lost: Arc::default(),
+            pipelines: Mutex::default(),
+            idle_slots: Mutex::default(),
+        }
+    }
+
+    /// Uses kernels of this shape instead of the one that suits the adapter. The bytes are the same.
+    #[must_use]
+    pub fn with_shape(mut self, shape: Shape) -> Self {
+        self.shape = shape;
+        self
+    }
+
+    /// The shape of the kernels that it uses.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Lets a piece's largest buffer have at most so many bytes; one block always goes. Two pieces are in flight. The
+    /// bytes are the same.
+    #[must_use]
+    pub fn with_max_chunk_bytes(mut self, n_bytes: u64) -> Self {
+        self.max_chunk_bytes = n_bytes;
+        self
+    }
+
+    /// The device, for buffers that the caller shares with it.
+    #[must_use]
+    pub fn device(&self) -> &wgpu::Device {
+        &self.device
+    }
+
+    /// The device's queue.
+    #[must_use]
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.queue
     }
 
     /// Adapter, backend and driver, for reports and messages.
     #[must_use]
     pub fn description(&self) -> String {
-        String::new()
+        let backend = adapter::backend_name(self.info.backend);
+        match adapter::driver_name(&self.info).as_str() {
+            "" => format!("{} ({backend})", self.info.name),
+            driver => format!("{} ({backend}, {driver})", self.info.name),
+        }
     }
 
-    pub(crate) async fn quantize_stream(
-        &self,
-        _format: Format,
-        _dtype: Dtype,
-        _n_elems: u64,
-        _read: &mut impl FnMut(u64, &mut [u8]) -> Result<()>,
-        _write: &mut impl FnMut(PackedChunk<'_>) -> Result<()>,
-    ) -> Result<()> {
-        Ok(())
+    /// Quantizes a tensor; the bytes are those of [`quantize`](crate::quantize), whatever the adapter.
+    ///
+    /// # Errors
+    /// As [`quantize`](crate::quantize), and the GPU's: [`Error::DeviceLost`], [`Error::OutOfDeviceMemory`],
+    /// [`Error::DeviceTimeout`], [`Error::Gpu`].
+    pub async fn quantize<'a>(&self, format: Format, weights: impl Into<Weights<'a>>) -> Result<Packed> {
+        let weights = weights.into();
+        let mut packed = Packed::zeroed(format, weights.len())?;
+        let (codes, scales) = packed.parts_mut();
+        let (info, width) = (format.info(), weights.dtype().n_bytes());
+        let mut read = |first: u64, out: &mut [u8]| {
+            copy_from(weights.bytes(), first * width as u64, out);
+            Ok(())
+        };
+        let mut write = |chunk: PackedChunk<'_>| {
+            copy_to(codes, info.codes_bytes(chunk.first_elem), chunk.codes);
+            copy_to(scales, info.scales_bytes(chunk.first_elem), chunk.scales);
+            Ok(())
+        };
+        self.quantize_stream(format, weights.dtype(), weights.len() as u64, &mut read, &mut write).await?;
+        Ok(packed)
     }
 
-    pub(crate) async fn dequantize_stream(
-        &self,
-        _format: Format,
-        _dtype: Dtype,
-        _n_elems: u64,
-        _read: &mut impl FnMut(u64, &mut [u8], &mut [u8]) -> Result<()>,
-        _write: &mut impl FnMut(u64, &[u8]) -> Result<()>,
-    ) -> Result<()> {
-        Ok(())
+    /// Dequantizes a tensor into little-endian elements of `dtype`; the bytes are those of
+    /// [`dequantize`](crate::dequantize), whatever the adapter.
+    ///
+    /// # Errors
+    /// As [`dequantize`](crate::dequantize), and the GPU's as for [`Self::quantize`].
+    pub async fn dequantize(&self, packed: &Packed, dtype: Dtype) -> Result<Vec<u8>> {
+        let n_bytes = packed.n_elems() * dtype.n_bytes() as u64;
+        let mut values = vec![0; usize::try_from(n_bytes).unwrap_or(usize::MAX)];
+        let info = packed.format().info();
+        let mut read = |first: u64, codes: &mut [u8], scales: &mut [u8]| {
+            copy_from(packed.codes(), info.codes_bytes(first), codes);
+            copy_from(packed.scales(), info.scales_bytes(first), scales);
+            Ok(())
+        };
+        let mut write = |first: u64, out: &[u8]| {
+            copy_to(&mut values, first * dtype.n_bytes() as u64, out);
+            Ok(())
+        };
+        self.dequantize_stream(packed.format(), dtype, packed.n_elems(), &mut read, &mut write).await?;
+        Ok(values)
     }
+
+    /// The kernel's pipeline, built on first use.
+    async fn pipeline(&self, kernel: Kernel) -> Result<wgpu::ComputePipeline> {
+        if let Some(pipeline) = lock(&self.pipelines).get(&kernel) {
+            return Ok(pipeline.clone());
+        }
+        let label = kernel.label();
+        let pipeline = self
+            .scoped(&format!("the kernel {label}"), || {
+                let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+                    label: Some(&label),
+                    source: wgpu::ShaderSource::Wgsl(kernel.source().into()),
+                });
+                self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                    label: Some(&label),
+                    layout: None,
+                    module: &module,
+                    entry_point: Some(kernel.entry_point()),
+                    // The kernels write all that they read of workgroup memory.
+                    compilation_options: wgpu::PipelineCompilationOptions {
+                        zero_initialize_workgroup_memory: false,
+                        ..wgpu::PipelineCompilationOptions::default()
+                    },
+                    cache: None,
+                })
+            })
+            .await?;
+        lock(&self.pipelines).insert(kernel, pipeline.clone());
+        Ok(pipeline)
+    }
+
+    /// Does `work` and turns whatever wgpu has to say of it into an error value.
+    async fn scoped<T>(&self, what: &str, work: impl FnOnce() -> T) -> Result<T> {
+        use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
+        self.check_lost()?;
+        let [memory, validation, internal] =
+            [OutOfMemory, Validation, Internal].map(|f| self.device.push_error_scope(f));
+        let value = work();
+        // In reverse order; and all of them are popped before the first error is looked at.
+        let (internal, validation, memory) = (internal.pop().await, validation.pop().await, memory.pop().await);
+        if memory.is_some() || validation.is_some() || internal.is_some() {
+            // A device that is gone makes every call invalid; whether it is, only a poll tells.
+            let _ = self.poll(wgpu::PollType::Poll);
+            self.check_lost()?;
+        }
+        let (adapter, what) = (self.info.name.clone(), what.to_owned());
+        match (memory, validation.or(internal)) {
+            (Some(error), _) => Err(Error::OutOfDeviceMemory { adapter, what, reason: one_line(&error.to_string()) }),
+            (None, Some(error)) => Err(Error::Gpu { adapter, what, reason: one_line(&error.to_string()) }),
+            (None, None) => Ok(value),
+        }
+    }
+
+    /// Waits for a submission and for the mapping that was asked for with it.
+    async fn wait(
+        &self,
+        submission: wgpu::SubmissionIndex,
+        mapped: oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>,
+    ) -> Result<()> {
+        let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(TIMEOUT) };
+        match self.poll(wait) {
+            None => return Err(self.lost_error("the driver reported a lost device")),
+            Some(Err(wgpu::PollError::Timeout)) => {
+                return Err(Error::DeviceTimeout { adapter: self.info.name.clone(), seconds: TIMEOUT.as_secs() });
+            }
+            Some(Err(error)) => return Err(self.lost_error(&error.to_string())),
+            Some(Ok(_)) => {}
+        }
+        self.check_lost()?;
+        // Natively the callback has run by now or never will; in a browser it runs later.
+        #[cfg(not(target_arch = "wasm32"))]
+        let mapped = { mapped }.try_recv().ok().flatten();
+        #[cfg(target_arch = "wasm32")]
+        let mapped = mapped.await.ok();
+        match mapped {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => Err(self.lost_error(&error.to_string())),
+            None => Err(self.lost_error("results could not be read back")),
+        }
+    }
+
+    /// Polls the device. `None` where the driver reports it as lost: wgpu 30 panics then.
+    fn poll(&self, poll: wgpu::PollType) -> Option<Result<wgpu::PollStatus, wgpu::PollError>> {
+        std::panic::catch_unwind(AssertUnwindSafe(|| self.device.poll(poll))).ok()
+    }
+
+    fn check_lost(&self) -> Result<()> {
+        match self.lost.get() {
+            Some(_) => Err(self.lost_error("")),
+            None => Ok(()),
+        }
+    }
+
+    fn lost_error(&self, otherwise: &str) -> Error {
+        let reason = self.lost.get().cloned().unwrap_or_else(|| otherwise.to_owned());
+        Error::DeviceLost { adapter: self.info.name.clone(), reason }
+    }
+
+    fn plan_limits(&self) -> plan::PlanLimits {
+        let limits = self.device.limits();
+        plan::PlanLimits {
+            max_binding_bytes: limits.max_storage_buffer_binding_size,
+            max_buffer_bytes: limits.max_buffer_size,
+            max_chunk_bytes: self.max_chunk_bytes,
+            max_workgroups: u64::from(limits.max_compute_workgroups_per_dimension).pow(2),
+        }
+    }
+}
+
+/// The data under a lock, also after a panic elsewhere: what is stored is never half-written.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A driver's message as one sentence.
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Copies from byte `at` of `from`, which is in memory and so is addressed by `usize`.
+fn copy_from(from: &[u8], at: u64, to: &mut [u8]) {
+    let at = usize::try_from(at).unwrap_or(usize::MAX);
+    to.copy_from_slice(&from[at..at + to.len()]);
+}
+
+/// Copies to byte `at` of `to`.
+fn copy_to(to: &mut [u8], at: u64, from: &[u8]) {
+    let at = usize::try_from(at).unwrap_or(usize::MAX);
+    to[at..at + from.len()].copy_from_slice(from);
 }

@@ -1,0 +1,63 @@
+// Dequantizes one block an invocation: no barrier, no shared memory. Where codes have 4 bits, the block's 16 values are
+// worked out once. What lies past a short tail is written as the value of code 0.
+
+const SERIAL_WG: u32 = 64u;
+
+@group(0) @binding(1) var<storage, read> codes: array<vec4<u32>>; // (n_blocks, WORDS / 4)
+@group(0) @binding(3) var<storage, read_write> values: array<vec4<u32>>; // (n_blocks, OUT_WORDS / 4)
+
+@compute @workgroup_size(SERIAL_WG)
+fn dequantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) n_wg: vec3<u32>) {
+    let block = gid.x + gid.y * n_wg.x * SERIAL_WG;
+    if block >= params.n_blocks {
+        return;
+    }
+    let scale = scales[block];
+
+    var words: array<u32, WORDS>;
+    var suspect = (decode(scale, LARGEST_CODE) & (OUT_SIGN - 1u)) >= OUT_INFINITY;
+    for (var v = 0u; v < WORDS / 4u; v++) {
+        let four = codes[block * (WORDS / 4u) + v];
+        words[4u * v] = four.x;
+        words[4u * v + 1u] = four.y;
+        words[4u * v + 2u] = four.z;
+        words[4u * v + 3u] = four.w;
+        suspect = suspect || has_invalid(four.x) || has_invalid(four.y) || has_invalid(four.z) || has_invalid(four.w);
+    }
+
+    var table: array<u32, 16>;
+    if BITS == 4u {
+        for (var code = 0u; code < 16u; code++) {
+            table[code] = decode(scale, code);
+        }
+    }
+
+    for (var v = 0u; v < OUT_WORDS / 4u; v++) {
+        var four: vec4<u32>;
+        for (var i = 0u; i < 4u; i++) {
+            for (var part = 0u; part < OUT_PER_WORD; part++) {
+                let e = (4u * v + i) * OUT_PER_WORD + part;
+                let slot = slot_of(e);
+                let code = (words[slot / CODES_PER_WORD] >> (slot % CODES_PER_WORD * BITS)) & CODE_MASK;
+                var value: u32;
+                if BITS == 4u {
+                    value = table[code];
+                } else {
+                    value = decode(scale, code);
+                }
+                four[i] |= value << (16u * part);
+            }
+        }
+        values[block * (OUT_WORDS / 4u) + v] = four;
+    }
+
+    if suspect {
+        for (var e = 0u; e < BLOCK; e++) {
+            let slot = slot_of(e);
+            let word = slot / CODES_PER_WORD;
+            let packed = codes[block * (WORDS / 4u) + word / 4u][word % 4u];
+            let code = (packed >> (slot % CODES_PER_WORD * BITS)) & CODE_MASK;
+            report(block * BLOCK + e, code, decode(scale, code));
+        }
+    }
+}

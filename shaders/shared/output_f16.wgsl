@@ -1,0 +1,8 @@
+// Values as binary16.
+const OUT_PRECISION: i32 = 11;
+// A subnormal's unit is 2^(OUT_MIN_EXPONENT − 150).
+const OUT_MIN_EXPONENT: i32 = 126;
+const OUT_INFINITY: u32 = 0x7c00u;
+const OUT_SIGN: u32 = 0x8000u;
+// Elements a word; the first one stands low.
+const OUT_PER_WORD: u32 = 2u;

@@ -1,0 +1,8 @@
+// Values as binary32.
+const OUT_PRECISION: i32 = 24;
+// A subnormal's unit is 2^(OUT_MIN_EXPONENT − 150).
+const OUT_MIN_EXPONENT: i32 = 1;
+const OUT_INFINITY: u32 = 0x7f800000u;
+const OUT_SIGN: u32 = 0x80000000u;
+// Elements a word; the first one stands low.
+const OUT_PER_WORD: u32 = 1u;

@@ -1,0 +1,26 @@
+// Bindings and sizes that every quantize kernel has. BLOCK and BITS come from the format table.
+
+struct Params {
+    n_elems: u32,
+    n_blocks: u32,
+    _pad0: u32,
+    _pad1: u32,
+}
+
+const CODES_PER_WORD: u32 = 32u / BITS;
+const WORDS: u32 = BLOCK / CODES_PER_WORD; // of packed codes a block
+const CODE_MASK: u32 = (1u << BITS) - 1u;
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(3) var<storage, read_write> scales: array<u32>; // (n_blocks)
+// All ones less the flat index of the first element that is NaN or infinite; 0 where there is none.
+@group(0) @binding(4) var<storage, read_write> status: array<atomic<u32>, 2>;
+
+// Weights in this block: BLOCK but for a short last one.
+fn n_valid(block: u32) -> u32 {
+    return min(params.n_elems - block * BLOCK, BLOCK);
+}
+
+fn report_non_finite(index: u32) {
+    atomicMax(&status[0], ~index);
+}

@@ -1,0 +1,43 @@
+// What sym4 (K = 7) and sym8 (K = 127) share. K and K_BITS, the bits that K needs, stand in the format's file.
+
+// Of two elements, the one that the scale comes from: for symmetric formats the larger |x| alone.
+fn larger(a: u32, b: u32) -> u32 {
+    return max(a & MAGNITUDE, b & MAGNITUDE);
+}
+
+// scale = RN(absmax / K); where that is subnormal, rounded up to a multiple of 2^-149; where K · scale would overflow,
+// the next lower float. One integer division: K is odd, so the quotient never lies halfway.
+fn scale_of(absmax: u32) -> u32 {
+    let m = significand(absmax);
+    let field = absmax >> 23u;
+    let shift = K_BITS - select(0u, 1u, m >= (K << (24u - K_BITS)));
+    if field <= shift {
+        return ((m << (exponent(absmax) - 1u)) + (K - 1u)) / K;
+    }
+    let scale = ((m << shift) + (K - 1u) / 2u) / K + ((field - shift - 1u) << 23u);
+    // Of all finite maxima, only the largest one at K = 127 makes K · scale overflow.
+    return scale - select(0u, 1u, K == 127u && absmax == 0x7f7fffffu);
+}
+
+// The code's sign and magnitude apart, as `encode` leaves them in each field of a word, to two's complement in all
+// fields at once. ONES has a 1 in the lowest bit of every field.
+fn finish_word(word: u32) -> u32 {
+    let negative = (word >> (BITS - 1u)) & ONES;
+    return (((word & (K * ONES)) ^ (K * negative)) + negative) ^ ((K + 1u) * negative);
+}
+
+// RN(code · scale) in the output's type; `code` is two's complement in BITS bits.
+fn decode(scale: u32, code: u32) -> u32 {
+    let negative = (code >> (BITS - 1u)) == 1u;
+    let magnitude = select(code, (K + K + 2u) - code, negative);
+    let rounded = round_to_output(magnitude * significand(scale), exponent(scale));
+    return rounded | select(0u, OUT_SIGN, negative);
+}
+
+// The code −K−1, which no writer makes.
+fn is_invalid(code: u32) -> bool {
+    return code == K + 1u;
+}
+
+// The code whose magnitude is largest.
+const LARGEST_CODE: u32 = K;

@@ -1,0 +1,174 @@
+//! The table of kernels: every one is a format, a direction, a shape and the type of the weights, and is put together
+//! from the same few files under `shaders/`.
+
+use crate::dtype::Dtype;
+use crate::format::{Format, ShaderPart, shader};
+
+/// Which way a kernel goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Weights to codes and scales.
+    Quantize,
+    /// Codes and scales to weights.
+    Dequantize,
+}
+
+/// How a kernel divides its work. All shapes give the same bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Shape {
+    /// One workgroup a block, one invocation an element: reduce, quantize, pack.
+    Block,
+    /// One invocation a block, no barrier: for software adapters.
+    Serial,
+}
+
+impl Shape {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Block, Self::Serial];
+}
+
+/// One compute kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Kernel {
+    /// The packed side's format.
+    pub format: Format,
+    /// Which way it goes.
+    pub direction: Direction,
+    /// How it divides its work.
+    pub shape: Shape,
+    /// The unpacked side's type.
+    pub dtype: Dtype,
+}
+
+/// What a kernel is told of its piece: `Params` in the shaders.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Params {
+    /// Elements in the piece.
+    pub n_elems: u32,
+    /// Blocks in the piece.
+    pub n_blocks: u32,
+    /// Pads a uniform to 16 bytes.
+    pub _pad0: u32,
+    /// Pads a uniform to 16 bytes.
+    pub _pad1: u32,
+}
+
+/// Bytes of a kernel's status: two words, each 0 or all ones less the index of the first offending element.
+pub const STATUS_BYTES: u64 = 8;
+
+/// Blocks that one workgroup of the serial shape takes; `SERIAL_WG` in the shaders.
+const SERIAL_WG: u32 = 64;
+
+impl Kernel {
+    /// Every kernel there is.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Format::ALL.iter().flat_map(|&format| {
+            [Direction::Quantize, Direction::Dequantize].into_iter().flat_map(move |direction| {
+                Shape::ALL.into_iter().flat_map(move |shape| {
+                    Dtype::ALL.into_iter().map(move |dtype| Self { format, direction, shape, dtype })
+                })
+            })
+        })
+    }
+
+    /// Name of its entry point: that of the shape's file.
+    #[must_use]
+    pub fn entry_point(self) -> &'static str {
+        match (self.direction, self.shape) {
+            (Direction::Quantize, Shape::Block) => "quantize_block",
+            (Direction::Quantize, Shape::Serial) => "quantize_serial",
+            (Direction::Dequantize, Shape::Block) => "dequantize_block",
+            (Direction::Dequantize, Shape::Serial) => "dequantize_serial",
+        }
+    }
+
+    /// A name for labels and messages, such as `sym4 quantize_block F32`.
+    #[must_use]
+    pub fn label(self) -> String {
+        format!("{} {} {}", self.format, self.entry_point(), self.dtype)
+    }
+
+    /// The files it is put together from.
+    fn parts(self) -> Vec<ShaderPart> {
+        let mut parts = match self.direction {
+            Direction::Quantize => vec![shader!("shared/quantize.wgsl")],
+            Direction::Dequantize => vec![shader!("shared/dequantize.wgsl")],
+        };
+        parts.push(match (self.direction, self.shape) {
+            (Direction::Quantize, Shape::Block) => shader!("quantize_block.wgsl"),
+            (Direction::Quantize, Shape::Serial) => shader!("quantize_serial.wgsl"),
+            (Direction::Dequantize, Shape::Block) => shader!("dequantize_block.wgsl"),
+            (Direction::Dequantize, Shape::Serial) => shader!("dequantize_serial.wgsl"),
+        });
+        if self.direction == Direction::Quantize {
+            parts.extend_from_slice(match self.dtype {
+                Dtype::F32 => &[shader!("shared/input_f32.wgsl")],
+                Dtype::F16 => &[shader!("shared/input_half.wgsl"), shader!("shared/input_f16.wgsl")],
+                Dtype::BF16 => &[shader!("shared/input_half.wgsl"), shader!("shared/input_bf16.wgsl")],
+            });
+        }
+        // A format's file holds both directions, so a quantize kernel carries an output type that it does not use.
+        parts.push(match (self.direction, self.dtype) {
+            (Direction::Quantize, _) | (_, Dtype::F32) => shader!("shared/output_f32.wgsl"),
+            (_, Dtype::F16) => shader!("shared/output_f16.wgsl"),
+            (_, Dtype::BF16) => shader!("shared/output_bf16.wgsl"),
+        });
+        parts.push(shader!("shared/bits.wgsl"));
+        parts.extend_from_slice(self.format.info().shader);
+        parts
+    }
+
+    /// Its WGSL: the table's constants, then the files, each under a line that names it.
+    #[must_use]
+    pub fn source(self) -> String {
+        let info = self.format.info();
+        let mut source = format!(
+            "const BLOCK: u32 = {}u; // elements a scale\nconst BITS: u32 = {}u; // a code\n",
+            info.block, info.bits
+        );
+        for part in self.parts() {
+            source.push_str("\n// ---- ");
+            source.push_str(part.path);
+            source.push('\n');
+            source.push_str(part.source);
+        }
+        source
+    }
+
+    /// Bytes a block of each input binding, in order.
+    #[must_use]
+    pub fn input_block_bytes(self) -> Vec<usize> {
+        match self.direction {
+            Direction::Quantize => self.value_block_bytes(),
+            Direction::Dequantize => self.packed_block_bytes(),
+        }
+    }
+
+    /// Bytes a block of each output binding, in order.
+    #[must_use]
+    pub fn output_block_bytes(self) -> Vec<usize> {
+        match self.direction {
+            Direction::Quantize => self.packed_block_bytes(),
+            Direction::Dequantize => self.value_block_bytes(),
+        }
+    }
+
+    fn value_block_bytes(self) -> Vec<usize> {
+        vec![self.format.info().block * self.dtype.n_bytes()]
+    }
+
+    /// Codes, then scales. On the device a scale takes a word, whatever its type.
+    fn packed_block_bytes(self) -> Vec<usize> {
+        vec![self.format.info().block_codes_bytes(), 4]
+    }
+
+    /// Workgroups for `n_blocks` blocks.
+    #[must_use]
+    pub fn n_workgroups(self, n_blocks: u32) -> u32 {
+        match self.shape {
+            Shape::Block => n_blocks,
+            Shape::Serial => n_blocks.div_ceil(SERIAL_WG),
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! Tensors through the device in pieces: two pieces in flight, their buffers reused.
+
+use futures_channel::oneshot;
+
+use super::kernels::{Direction, Kernel, Params, STATUS_BYTES};
+use super::plan::{self, Chunk};
+use super::{Gpu, lock};
+use crate::cpu;
+use crate::dtype::{Dtype, Weights};
+use crate::engine::PackedChunk;
+use crate::error::{Error, Result};
+use crate::format::Format;
+
+/// Pieces in flight: one is computed while the other is filled or read.
+const N_SLOTS: usize = 2;
+
+/// The buffers of one piece in flight.
+#[derive(Debug)]
+pub(super) struct Slot {
+    kernel: Kernel,
+    capacity_blocks: u64,
+    params: wgpu::Buffer,
+    inputs: Vec<wgpu::Buffer>,
+    outputs: Vec<wgpu::Buffer>,
+    status: wgpu::Buffer,
+    /// All outputs one after the other, each with room for `capacity_blocks`, then the status.
+    readback: wgpu::Buffer,
+    bind_group: wgpu::BindGroup,
+}
+
+/// A piece that was submitted.
+struct InFlight {
+    chunk: Chunk,
+    slot: Slot,
+    submission: wgpu::SubmissionIndex,
+    mapped: oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>,
+}
+
+/// What is read back of a piece.
+struct Piece<'a> {
+    chunk: Chunk,
+    outputs: Vec<&'a [u8]>,
+    /// Index within the piece of the first element that the kernel objected to.
+    fault: Option<u32>,
+}
+
+type Fill<'a> = &'a mut dyn FnMut(&Chunk, &mut [Vec<u8>]) -> Result<()>;
+type Drain<'a> = &'a mut dyn FnMut(&Piece<'_>) -> Result<()>;
+
+impl Gpu {
+    pub(crate) async fn quantize_stream(
+        &self,
+        format: Format,
+        dtype: Dtype,
+        n_elems: u64,
+        read: &mut impl FnMut(u64, &mut [u8]) -> Result<()>,
+        write: &mut impl FnMut(PackedChunk<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let kernel = Kernel { format, direction: Direction::Quantize, shape: self.shape, dtype };
+        let info = format.info();
+        let mut fault_at = None;
+        let mut scales = Vec::new();
+        self.stream(
+            kernel,
+            n_elems,
+            &mut |chunk, inputs| read(chunk.first_elem, &mut inputs[0][..chunk.n_elems as usize * dtype.n_bytes()]),
+            &mut |piece| {
+                let first_elem = piece.chunk.first_elem;
+                if let Some(index) = piece.fault {
+                    fault_at = Some(first_elem + u64::from(index));
+                    return Err(Error::Empty); // replaced below, once `read` is free again
+                }
+                let n_codes = used_bytes(info.codes_bytes(piece.chunk.n_elems.into()));
+                narrow_scales(piece.outputs[1], info.scale.n_bytes(), &mut scales);
+                write(PackedChunk { first_elem, codes: &piece.outputs[0][..n_codes], scales: &scales })
+            },
+        )
+        .await
+        .map_err(|error| match fault_at {
+            None => error,
+            Some(index) => {
+                let first = index - index % info.block as u64;
+                let n = info.block.min(used_bytes(n_elems - first));
+                let mut bytes = vec![0; n * dtype.n_bytes()];
+                let on_cpu = read(first, &mut bytes).and_then(|()| {
+                    let weights = Weights::from_le_bytes(dtype, &bytes)?;
+                    cpu::quantize_into(format, weights, first, &mut vec![0; n], &mut vec![0; info.scale.n_bytes()])
+                });
+                self.cpu_error(kernel, index, on_cpu)
+            }
+        })
+    }
+
+    pub(crate) async fn dequantize_stream(
+        &self,
+        format: Format,
+        dtype: Dtype,
+        n_elems: u64,
+        read: &mut impl FnMut(u64, &mut [u8], &mut [u8]) -> Result<()>,
+        write: &mut impl FnMut(u64, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let kernel = Kernel { format, direction: Direction::Dequantize, shape: self.shape, dtype };
+        let info = format.info();
+        let mut fault_at = None;
+        let mut scales = Vec::new();
+        self.stream(
+            kernel,
+            n_elems,
+            &mut |chunk, inputs| {
+                let n_elems = u64::from(chunk.n_elems);
+                scales.resize(used_bytes(info.scales_bytes(n_elems)), 0);
+                let (codes, words) = inputs.split_at_mut(1);
+                read(chunk.first_elem, &mut codes[0][..used_bytes(info.codes_bytes(n_elems))], &mut scales)?;
+                let bad_scale = scales
+                    .chunks_exact(info.scale.n_bytes())
+                    .any(|scale| (info.codec.dequantize_block)(&[], scale, &mut []).is_err());
+                if bad_scale {
+                    // The reference tells the first fault, be it this scale or a code before it.
+                    let mut out = vec![0; chunk.n_elems as usize * dtype.n_bytes()];
+                    cpu::dequantize_into(format, &codes[0], &scales, chunk.first_elem, dtype, &mut out)?;
+                }
+                widen_scales(&scales, info.scale.n_bytes(), &mut words[0]);
+                Ok(())
+            },
+            &mut |piece| {
+                let first_elem = piece.chunk.first_elem;
+                if let Some(index) = piece.fault {
+                    fault_at = Some(first_elem + u64::from(index));
+                    return Err(Error::Empty); // replaced below, once `read` is free again
+                }
+                write(first_elem, &piece.outputs[0][..piece.chunk.n_elems as usize * dtype.n_bytes()])
+            },
+        )
+        .await
+        .map_err(|error| match fault_at {
+            None => error,
+            Some(index) => {
+                let first = index - index % info.block as u64;
+                let n = (n_elems - first).min(info.block as u64);
+                let mut codes = vec![0; used_bytes(info.codes_bytes(n))];
+                let mut scale = vec![0; info.scale.n_bytes()];
+                let mut out = vec![0; used_bytes(n) * dtype.n_bytes()];
+                let on_cpu = read(first, &mut codes, &mut scale)
+                    .and_then(|()| cpu::dequantize_into(format, &codes, &scale, first, dtype, &mut out));
+                self.cpu_error(kernel, index, on_cpu)
+            }
+        })
+    }
+
+    /// What the reference says of the block that a kernel objected to: the kernels only tell where.
+    fn cpu_error(&self, kernel: Kernel, index: u64, on_cpu: Result<()>) -> Error {
+        on_cpu.err().unwrap_or_else(|| Error::Gpu {
+            adapter: self.info.name.clone(),
+            what: kernel.label(),
+            reason: format!("the kernel objected to element {index}, which the reference accepts"),
+        })
+    }
+
+    /// Puts a tensor through `kernel`. `fill` fills the inputs of a piece, `drain` takes its outputs, in order.
+    async fn stream(&self, kernel: Kernel, n_elems: u64, fill: Fill<'_>, drain: Drain<'_>) -> Result<()> {
+        let pipeline = self.pipeline(kernel).await?;
+        let block = kernel.format.info().block;
+        let (inputs, outputs) = (kernel.input_block_bytes(), kernel.output_block_bytes());
+        let largest = inputs.iter().chain(&outputs).copied().max().unwrap_or(1);
+        let chunk_blocks = plan::blocks_per_chunk(self.plan_limits(), block, largest);
+        let capacity = chunk_blocks.min(n_elems.div_ceil(block as u64));
+
+        let mut host_inputs: Vec<Vec<u8>> = inputs.iter().map(|_| Vec::new()).collect();
+        let mut in_flight = std::collections::VecDeque::new();
+        for chunk in plan::chunks(n_elems, block, chunk_blocks) {
+            let slot = if in_flight.len() == N_SLOTS {
+                match in_flight.pop_front() {
+                    Some(piece) => self.finish(piece, drain).await?,
+                    None => self.slot(kernel, &pipeline, capacity).await?,
+                }
+            } else {
+                self.slot(kernel, &pipeline, capacity).await?
+            };
+            for (host, block_bytes) in host_inputs.iter_mut().zip(&inputs) {
+                host.resize(chunk.n_blocks as usize * block_bytes, 0);
+            }
+            if let Err(error) = fill(&chunk, &mut host_inputs) {
+                // A fault in a piece before this one comes first.
+                for piece in in_flight {
+                    self.finish(piece, drain).await?;
+                }
+                return Err(error);
+            }
+            in_flight.push_back(self.submit(chunk, slot, &pipeline, &host_inputs).await?);
+        }
+        while let Some(piece) = in_flight.pop_front() {
+            let slot = self.finish(piece, drain).await?;
+            lock(&self.idle_slots).push(slot);
+        }
+        Ok(())
+    }
+
+    /// Buffers for pieces of up to `capacity_blocks` blocks: idle ones where they fit, else new ones.
+    async fn slot(&self, kernel: Kernel, pipeline: &wgpu::ComputePipeline, capacity_blocks: u64) -> Result<Slot> {
+        {
+            let mut idle = lock(&self.idle_slots);
+            if let Some(index) =
+                idle.iter().position(|slot| slot.kernel == kernel && slot.capacity_blocks >= capacity_blocks)
+            {
+                return Ok(idle.swap_remove(index));
+            }
+            // At most one size a kernel is kept, or the pool would grow with the variety of tensors.
+            idle.retain(|slot| slot.kernel != kernel);
+        }
+        let what = format!("{capacity_blocks} blocks of {}", kernel.label());
+        self.scoped(&what, || {
+            let buffer = |label: &str, size: u64, usage: wgpu::BufferUsages| {
+                let label = format!("{} {label}", kernel.label());
+                self.device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some(&label),
+                    size,
+                    usage,
+                    mapped_at_creation: false,
+                })
+            };
+            use wgpu::BufferUsages as Usage;
+            let size = |block_bytes: &usize| capacity_blocks * *block_bytes as u64;
+            let params = buffer("params", size_of::<Params>() as u64, Usage::UNIFORM | Usage::COPY_DST);
+            let inputs: Vec<_> = kernel
+                .input_block_bytes()
+                .iter()
+                .map(|bytes| buffer("input", size(bytes), Usage::STORAGE | Usage::COPY_DST))
+                .collect();
+            let output_bytes = kernel.output_block_bytes();
+            let outputs: Vec<_> = output_bytes
+                .iter()
+                .map(|bytes| buffer("output", size(bytes), Usage::STORAGE | Usage::COPY_SRC))
+                .collect();
+            let status = buffer("status", STATUS_BYTES, Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST);
+            let all_outputs: u64 = output_bytes.iter().map(size).sum();
+            let readback = buffer("readback", all_outputs + STATUS_BYTES, Usage::MAP_READ | Usage::COPY_DST);
+            let buffers: Vec<_> = [&params].into_iter().chain(&inputs).chain(&outputs).chain([&status]).collect();
+            let bind_group = bind(&self.device, pipeline, buffers.iter().map(|b| b.as_entire_binding()));
+            Slot { kernel, capacity_blocks, params, inputs, outputs, status, readback, bind_group }
+        })
+        .await
+    }
+
+    async fn submit(
+        &self,
+        chunk: Chunk,
+        slot: Slot,
+        pipeline: &wgpu::ComputePipeline,
+        inputs: &[Vec<u8>],
+    ) -> Result<InFlight> {
+        let kernel = slot.kernel;
+        let (submission, mapped) = self
+            .scoped(&kernel.label(), || {
+                let params = Params { n_elems: chunk.n_elems, n_blocks: chunk.n_blocks, _pad0: 0, _pad1: 0 };
+                self.queue.write_buffer(&slot.params, 0, bytemuck::bytes_of(&params));
+                for (buffer, bytes) in slot.inputs.iter().zip(inputs) {
+                    self.queue.write_buffer(buffer, 0, bytes);
+                }
+                let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+                encoder.clear_buffer(&slot.status, 0, None);
+                let max_groups = self.device.limits().max_compute_workgroups_per_dimension;
+                dispatch(&mut encoder, kernel, pipeline, &slot.bind_group, chunk.n_blocks, max_groups);
+                let mut at = 0;
+                for (buffer, block_bytes) in slot.outputs.iter().zip(kernel.output_block_bytes()) {
+                    let used = u64::from(chunk.n_blocks) * block_bytes as u64;
+                    encoder.copy_buffer_to_buffer(buffer, 0, &slot.readback, at, used);
+                    at += slot.capacity_blocks * block_bytes as u64;
+                }
+                encoder.copy_buffer_to_buffer(&slot.status, 0, &slot.readback, at, STATUS_BYTES);
+                let (sender, mapped) = oneshot::channel();
+                encoder.map_buffer_on_submit(&slot.readback, wgpu::MapMode::Read, .., move |result| {
+                    // A receiver that is gone has given up on this piece.
+                    let _ = sender.send(result);
+                });
+                (self.queue.submit([encoder.finish()]), mapped)
+            })
+            .await?;
+        Ok(InFlight { chunk, slot, submission, mapped })
+    }
+
+    /// Waits for a piece, hands it to `drain`, and gives its buffers back.
+    async fn finish(&self, piece: InFlight, drain: Drain<'_>) -> Result<Slot> {
+        let InFlight { chunk, slot, submission, mapped } = piece;
+        self.wait(submission, mapped).await?;
+        {
+            let view = slot.readback.get_mapped_range(..).map_err(|error| self.lost_error(&error.to_string()))?;
+            let mut at = 0;
+            let mut outputs = Vec::new();
+            for block_bytes in slot.kernel.output_block_bytes() {
+                outputs.push(&view[at..at + chunk.n_blocks as usize * block_bytes]);
+                at += used_bytes(slot.capacity_blocks) * block_bytes;
+            }
+            let status: [u32; 2] = bytemuck::pod_read_unaligned(&view[at..]);
+            // The larger word is the smaller index.
+            let fault = status.into_iter().max().filter(|&word| word != 0).map(|word| !word);
+            drain(&Piece { chunk, outputs, fault })?;
+        }
+        slot.readback.unmap();
+        Ok(slot)
+    }
+}
+
+/// A bind group of these resources, at bindings 0, 1, 2, ….
+pub(super) fn bind<'a>(
+    device: &wgpu::Device,
+    pipeline: &wgpu::ComputePipeline,
+    resources: impl IntoIterator<Item = wgpu::BindingResource<'a>>,
+) -> wgpu::BindGroup {
+    let entries: Vec<_> =
+        (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
+    device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: None,
+        layout: &pipeline.get_bind_group_layout(0),
+        entries: &entries,
+    })
+}
+
+/// Records one dispatch over `n_blocks` blocks.
+pub(super) fn dispatch(
+    encoder: &mut wgpu::CommandEncoder,
+    kernel: Kernel,
+    pipeline: &wgpu::ComputePipeline,
+    bind_group: &wgpu::BindGroup,
+    n_blocks: u32,
+    max_groups: u32,
+) {
+    let [x, y] = plan::dispatch(kernel.n_workgroups(n_blocks), max_groups);
+    let label = kernel.label();
+    let mut pass =
+        encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(&label), timestamp_writes: None });
+    pass.set_pipeline(pipeline);
+    pass.set_bind_group(0, bind_group, &[]);
+    pass.dispatch_workgroups(x, y, 1);
+}
+
+/// Bytes or elements of a piece in memory, which fit a `usize`.
+fn used_bytes(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+/// Scales from one word each to their own width.
+pub(super) fn narrow_scales(words: &[u8], width: usize, out: &mut Vec<u8>) {
+    out.clear();
+    out.extend(words.chunks_exact(4).flat_map(|word| &word[..width]));
+}
+
+/// Scales from their own width to one word each.
+pub(super) fn widen_scales(scales: &[u8], width: usize, out: &mut [u8]) {
+    for (scale, word) in scales.chunks_exact(width).zip(out.chunks_exact_mut(4)) {
+        word.fill(0);
+        word[..width].copy_from_slice(scale);
+    }
+}

@@ -1,0 +1,46 @@
+//! What the GPU tests share: which adapters they run on.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use wgquant::Gpu;
+use wgquant::gpu::Adapter;
+
+/// Names of the adapters to test, as `--device` takes them: what `WGQUANT_TEST_ADAPTERS` promises (a list with commas),
+/// or else all that there are. None is a failure, never a pass.
+pub(crate) fn adapter_names() -> Vec<String> {
+    let names: Vec<String> = match std::env::var("WGQUANT_TEST_ADAPTERS") {
+        Ok(names) => names.split(',').map(str::to_owned).collect(),
+        Err(_) => {
+            let adapters = pollster::block_on(wgquant::gpu::adapters());
+            let mut names: Vec<_> =
+                adapters.iter().map(|Adapter { backend, name, .. }| format!("{backend}:{name}")).collect();
+            names.dedup();
+            names
+        }
+    };
+    assert!(!names.is_empty(), "there is no GPU adapter, not even a software one: run `cargo xtask test`");
+    names
+}
+
+/// An adapter by name; its description is printed first.
+pub(crate) fn open(name: &str) -> Gpu {
+    let gpu = pollster::block_on(Gpu::open(name)).unwrap_or_else(|error| panic!("{error}: run `cargo xtask test`"));
+    eprintln!("on {}", gpu.description());
+    gpu
+}
+
+/// A driver on a device of our own with changed limits, as an application would have it.
+pub(crate) fn open_with(name: &str, change: impl FnOnce(&mut wgpu::Limits)) -> Gpu {
+    let (backend, name) = name.split_once(':').expect("a name with its backend");
+    let backends = if backend == "gl" { wgpu::Backends::GL } else { wgpu::Backends::PRIMARY };
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends,
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    let adapters = pollster::block_on(instance.enumerate_adapters(backends));
+    let adapter = adapters.iter().find(|a| a.get_info().name.contains(name)).expect("an adapter of that name");
+    let mut required_limits = adapter.limits();
+    change(&mut required_limits);
+    let descriptor = wgpu::DeviceDescriptor { required_limits, ..wgpu::DeviceDescriptor::default() };
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).expect("a device");
+    Gpu::from_device(device, queue)
+}

@@ -1,0 +1,355 @@
+//! The driver beyond the case table: what must stay untouched, lengths beyond 32 bits, devices with less, devices lost.
+
+mod common;
+
+use wgquant::gpu::{Direction, Kernel, Params, Shape};
+use wgquant::{Dtype, Engine, Error, Format, Gpu, quantize, selftest};
+
+const SENTINEL: u8 = 0xa5;
+
+/// One dispatch of `source` over `inputs`, by hand: every output buffer is longer than needed and filled with a sentinel,
+/// and far more workgroups run than there are blocks. Gives the whole outputs.
+fn dispatch_by_hand(gpu: &Gpu, kernel: Kernel, source: &str, inputs: &[&[u8]], n_elems: u32) -> Vec<Vec<u8>> {
+    use wgpu::util::DeviceExt as _;
+    let device = gpu.device();
+    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+        label: Some("by hand"),
+        source: wgpu::ShaderSource::Wgsl(source.into()),
+    });
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some("by hand"),
+        layout: None,
+        module: &module,
+        entry_point: Some(kernel.entry_point()),
+        compilation_options: wgpu::PipelineCompilationOptions::default(),
+        cache: None,
+    });
+    let buffer = |contents: &[u8]| {
+        device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
+            label: None,
+            contents,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::UNIFORM,
+        })
+    };
+    let n_blocks = n_elems.div_ceil(u32::try_from(kernel.format.info().block).expect("small"));
+    let params = buffer(bytemuck::bytes_of(&Params { n_elems, n_blocks, _pad0: 0, _pad1: 0 }));
+    let inputs: Vec<_> = inputs
+        .iter()
+        .map(|bytes| {
+            let mut padded = bytes.to_vec();
+            padded.resize(bytes.len().next_multiple_of(16), 0xff); // NaN: what lies past the end must not be used
+            buffer(&padded)
+        })
+        .collect();
+    let outputs: Vec<_> = kernel
+        .output_block_bytes()
+        .iter()
+        .map(|block_bytes| buffer(&vec![SENTINEL; (n_blocks as usize + 3) * block_bytes.next_multiple_of(16)]))
+        .collect();
+    let status = buffer(&[0; 8]);
+    let all: Vec<_> = [&params].into_iter().chain(&inputs).chain(&outputs).chain([&status]).collect();
+    let entries: Vec<_> = (0..)
+        .zip(all)
+        .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
+        .collect();
+    let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: None,
+        layout: &pipeline.get_bind_group_layout(0),
+        entries: &entries,
+    });
+    let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        pass.set_pipeline(&pipeline);
+        pass.set_bind_group(0, &bind_group, &[]);
+        pass.dispatch_workgroups(n_blocks + 2, 3, 1);
+    }
+    gpu.queue().submit([encoder.finish()]);
+    outputs.iter().map(|buffer| pollster::block_on(gpu.read_buffer(buffer)).expect("readable")).collect()
+}
+
+/// Weights of three blocks and a short one, in `dtype`.
+fn case(format: Format, dtype: Dtype) -> selftest::Case {
+    let block = format.info().block;
+    let cases = selftest::cases(format, dtype);
+    let wanted = format!("ordinary, {} elements", 5 * block + 7);
+    cases.into_iter().find(|case| case.name == wanted).expect("a case of that name")
+}
+
+#[test]
+fn what_lies_past_the_last_block_stays_untouched() {
+    for name in common::adapter_names() {
+        let gpu = common::open(&name);
+        for kernel in Kernel::all() {
+            let case = case(kernel.format, kernel.dtype);
+            let n_elems = u32::try_from(case.weights().len()).expect("small");
+            let expected = quantize(kernel.format, case.weights()).expect("finite");
+            let packed = || [padded_codes(kernel, expected.codes(), n_elems), expected.scales().to_vec()];
+            let inputs = match kernel.direction {
+                Direction::Quantize => vec![case.bytes.clone()],
+                Direction::Dequantize => packed().to_vec(),
+            };
+            let inputs: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
+            let outputs = dispatch_by_hand(&gpu, kernel, &kernel.source(), &inputs, n_elems);
+            let n_blocks = kernel.format.info().n_blocks(n_elems.into());
+            for (output, block_bytes) in outputs.iter().zip(kernel.output_block_bytes()) {
+                let used = usize::try_from(n_blocks).expect("small") * block_bytes;
+                assert!(output[used..].iter().all(|&b| b == SENTINEL), "{name}: {} wrote past its end", kernel.label());
+            }
+            if kernel.direction == Direction::Quantize {
+                let info = kernel.format.info();
+                let n_codes = expected.codes().len();
+                assert_eq!(&outputs[0][..n_codes], expected.codes(), "{name}: {}", kernel.label());
+                let whole = usize::try_from(n_blocks).expect("small") * info.block_codes_bytes();
+                assert!(outputs[0][n_codes..whole].iter().all(|&b| b == 0), "{name}: {}: tail", kernel.label());
+            }
+        }
+    }
+}
+
+fn padded_codes(kernel: Kernel, codes: &[u8], n_elems: u32) -> Vec<u8> {
+    let info = kernel.format.info();
+    let mut codes = codes.to_vec();
+    codes.resize(usize::try_from(info.n_blocks(n_elems.into())).expect("small") * info.block_codes_bytes(), 0);
+    codes
+}
+
+/// The comparison must notice one changed constant in a shader, in every quantize kernel.
+#[test]
+fn a_changed_constant_is_noticed() {
+    let gpu = common::open(&common::adapter_names()[0]);
+    for kernel in Kernel::all().filter(|kernel| kernel.direction == Direction::Quantize) {
+        let case = case(kernel.format, kernel.dtype);
+        let n_elems = u32::try_from(case.weights().len()).expect("small");
+        let expected = quantize(kernel.format, case.weights()).expect("finite");
+        let difference = |source: &str| {
+            let outputs = dispatch_by_hand(&gpu, kernel, source, &[&case.bytes], n_elems);
+            let codes = outputs[0][..expected.codes().len()].to_vec();
+            let scales = outputs[1][..expected.scales().len()].to_vec();
+            let actual = wgquant::Packed::from_parts(kernel.format, n_elems.into(), codes, scales).expect("sizes fit");
+            selftest::packed_difference(case.weights(), &expected, &actual)
+        };
+        let source = kernel.source();
+        assert_eq!(difference(&source), None, "{}", kernel.label());
+        for (from, to) in
+            [("+ (K - 1u) / 2u) / K", "+ (K - 1u) / 2u) / (K + 2u)"), ("let block = ", "let block = 1u + ")]
+        {
+            let broken = source.replace(from, to);
+            assert_ne!(broken, source, "{}: {from:?} is not in the text", kernel.label());
+            assert!(difference(&broken).is_some(), "{}: {to:?} went unnoticed", kernel.label());
+        }
+    }
+}
+
+/// A tensor longer than 2^31 elements, whose blocks repeat, so that the reference is known without computing it all.
+#[test]
+fn more_than_two_to_the_31_elements() {
+    const PERIOD: usize = 64 * 1009; // elements; chunks are no multiple of it
+    const TAIL: usize = 3;
+    let gpu = common::open(&common::adapter_names()[0]);
+    let format = Format::Sym4;
+    let info = format.info();
+    let n_elems = (1 << 31) + 64 * 5 + TAIL as u64;
+    let bits: Vec<u16> = (0..PERIOD).map(|i| 0x3c00 + u16::try_from(i * 7919 % 0x380).expect("small")).collect();
+    let weights: &[half::bf16] = bytemuck::cast_slice(&bits);
+    let period = quantize(format, weights).expect("finite");
+    let tail_at = usize::try_from((n_elems - TAIL as u64) % PERIOD as u64).expect("small");
+    let tail = quantize(format, &weights[tail_at..tail_at + TAIL]).expect("finite");
+
+    let whole = n_elems - TAIL as u64;
+    let expected = |period: &[u8], tail: &[u8], n_whole: u64, at: u64, len: usize| -> Vec<u8> {
+        (at..at + len as u64)
+            .map(|at| match usize::try_from(at.saturating_sub(n_whole)).expect("small") {
+                _ if at < n_whole => period[usize::try_from(at % period.len() as u64).expect("small")],
+                past => tail[past],
+            })
+            .collect()
+    };
+    let (mut codes_at, mut scales_at) = (0, 0);
+    pollster::block_on(Engine::Gpu(gpu).quantize_stream(
+        format,
+        Dtype::BF16,
+        n_elems,
+        |first, out| {
+            let mut at = usize::try_from(first % PERIOD as u64).expect("small");
+            let mut out: &mut [u16] = bytemuck::cast_slice_mut(out);
+            while !out.is_empty() {
+                let n = out.len().min(PERIOD - at);
+                let (head, rest) = out.split_at_mut(n);
+                head.copy_from_slice(&bits[at..at + n]);
+                (out, at) = (rest, 0);
+            }
+            Ok(())
+        },
+        |chunk| {
+            assert_eq!(codes_at, info.codes_bytes(chunk.first_elem));
+            let codes = expected(period.codes(), tail.codes(), info.codes_bytes(whole), codes_at, chunk.codes.len());
+            assert!(chunk.codes == codes, "codes from byte {codes_at} on differ");
+            let n_scales = chunk.scales.len();
+            let scales = expected(period.scales(), tail.scales(), info.scales_bytes(whole), scales_at, n_scales);
+            assert!(chunk.scales == scales, "scales from byte {scales_at} on differ");
+            codes_at += chunk.codes.len() as u64;
+            scales_at += n_scales as u64;
+            Ok(())
+        },
+    ))
+    .expect("finite weights");
+    assert_eq!((codes_at, scales_at), (info.codes_bytes(n_elems), info.scales_bytes(n_elems)));
+}
+
+/// One workgroup a block goes beyond what a dimension of a dispatch may have.
+#[test]
+fn more_than_65535_workgroups() {
+    for name in common::adapter_names() {
+        let gpu = common::open(&name).with_shape(Shape::Block);
+        let format = Format::Sym4;
+        let n = 65_537 * format.info().block + 11;
+        let weights: Vec<f32> =
+            (0..n).map(|i| f32::from(u16::try_from(i * 7919 % 65_521).expect("small")) - 3e4).collect();
+        let actual = pollster::block_on(gpu.quantize(format, &weights)).expect("finite");
+        let expected = quantize(format, &weights).expect("finite");
+        assert_eq!(selftest::packed_difference((&weights).into(), &expected, &actual), None, "{name}");
+        let values = pollster::block_on(gpu.dequantize(&actual, Dtype::F32)).expect("valid");
+        assert!(values == wgquant::dequantize(&expected, Dtype::F32).expect("valid"), "{name}: values differ");
+    }
+}
+
+/// A device with far smaller limits than any adapter has: dispatches fold after 7 workgroups, bindings hold 16 KiB.
+#[test]
+fn small_limits_change_no_byte() {
+    for name in common::adapter_names() {
+        for shape in Shape::ALL {
+            let gpu = common::open_with(&name, |limits| {
+                limits.max_compute_workgroups_per_dimension = 7;
+                limits.max_storage_buffer_binding_size = 16 << 10;
+            })
+            .with_shape(shape);
+            let mut failures = Vec::new();
+            let n = pollster::block_on(selftest::run(&gpu, |failure| failures.push(failure.to_string())));
+            assert!(failures.is_empty(), "{name}: {}", failures.join("\n"));
+            assert!(n.expect("a working device") > 500, "{name}");
+        }
+    }
+}
+
+#[test]
+fn weights_stay_on_the_device_between_quantize_and_dequantize() {
+    for name in common::adapter_names() {
+        let gpu = common::open(&name);
+        for (&format, dtype) in Format::ALL.iter().zip([Dtype::BF16, Dtype::F32].into_iter().cycle()) {
+            let case = case(format, dtype);
+            let n_elems = case.weights().len() as u64;
+            let (expected, actual, values) =
+                pollster::block_on(on_device(&gpu, format, &case, n_elems)).expect("finite");
+            assert_eq!(selftest::packed_difference(case.weights(), &expected, &actual), None, "{name}: {format}");
+            let expected = wgquant::dequantize(&expected, Dtype::F16).expect("in range");
+            assert!(values[..expected.len()] == expected, "{name}: {format}: values differ");
+        }
+    }
+}
+
+async fn on_device(
+    gpu: &Gpu,
+    format: Format,
+    case: &selftest::Case,
+    n_elems: u64,
+) -> wgquant::Result<(wgquant::Packed, wgquant::Packed, Vec<u8>)> {
+    use wgpu::util::DeviceExt as _;
+    let mut bytes = case.bytes.clone();
+    bytes.resize(bytes.len().next_multiple_of(16), 0xff);
+    let weights = gpu.device().create_buffer_init(&wgpu::util::BufferInitDescriptor {
+        label: Some("weights"),
+        contents: &bytes,
+        usage: wgpu::BufferUsages::STORAGE,
+    });
+    let n_out = n_elems.next_multiple_of(format.info().block as u64) * 2;
+    let values = gpu.device().create_buffer(&wgpu::BufferDescriptor {
+        label: Some("values"),
+        size: n_out,
+        usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
+        mapped_at_creation: false,
+    });
+    let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    let packed = gpu.record_quantize(&mut encoder, format, case.dtype, &weights, n_elems).await?;
+    gpu.record_dequantize(&mut encoder, &packed, Dtype::F16, &values).await?;
+    gpu.queue().submit([encoder.finish()]);
+    Ok((quantize(format, case.weights())?, gpu.download(&packed).await?, gpu.read_buffer(&values).await?))
+}
+
+#[test]
+fn a_buffer_that_does_not_fit_is_refused() {
+    let gpu = common::open(&common::adapter_names()[0]);
+    let buffer = |size, usage| {
+        gpu.device().create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
+    };
+    let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    let mut record = |buffer: &wgpu::Buffer, n| {
+        pollster::block_on(gpu.record_quantize(&mut encoder, Format::Sym4, Dtype::F32, buffer, n)).map(|_| ())
+    };
+    let small = record(&buffer(64, wgpu::BufferUsages::STORAGE), 17).expect_err("16 elements fit");
+    assert!(small.to_string().contains("17 F32 elements: it takes 80 bytes"), "{small}");
+    let wrong_use = record(&buffer(64, wgpu::BufferUsages::COPY_DST), 16).expect_err("no storage buffer");
+    assert!(matches!(wrong_use, Error::Gpu { .. }), "{wrong_use}");
+    assert!(!wrong_use.to_string().contains('\n'), "one sentence: {wrong_use}");
+}
+
+/// A device that is gone before the work or in the middle of it is an error value, and soon.
+#[test]
+fn a_lost_device_is_an_error() {
+    for name in common::adapter_names() {
+        let gpu = common::open(&name);
+        gpu.device().destroy();
+        let started = std::time::Instant::now();
+        let error = pollster::block_on(gpu.quantize(Format::Sym4, &vec![1.0_f32; 1000])).expect_err("no device");
+        assert!(matches!(error, Error::DeviceLost { .. }), "{name}: {error}");
+
+        let engine = Engine::Gpu(common::open(&name).with_max_chunk_bytes(4096));
+        let Engine::Gpu(gpu) = &engine else { unreachable!("just made") };
+        let device = gpu.device().clone();
+        let mut n_read = 0;
+        let error = pollster::block_on(engine.quantize_stream(
+            Format::Sym8,
+            Dtype::F32,
+            1 << 16,
+            |_, out| {
+                n_read += 1;
+                if n_read == 5 {
+                    device.destroy();
+                }
+                out.fill(0);
+                Ok(())
+            },
+            |_| Ok(()),
+        ))
+        .expect_err("the device is gone");
+        assert!(matches!(error, Error::DeviceLost { .. }), "{name}: {error}");
+        assert!(n_read < 10, "{name}: {n_read} pieces after the loss");
+        assert!(started.elapsed().as_secs() < 60, "{name}: took {:?}", started.elapsed());
+    }
+}
+
+/// An error of the caller's own ends the stream with that error, and the driver works on.
+#[test]
+fn a_failing_reader_or_writer_ends_the_stream() {
+    let engine = Engine::Gpu(common::open(&common::adapter_names()[0]).with_max_chunk_bytes(4096));
+    let refuse = || Err(Error::Refused("enough".to_owned()));
+    let run = |fail_read: bool| {
+        pollster::block_on(engine.quantize_stream(
+            Format::Sym4,
+            Dtype::F32,
+            1 << 14,
+            |first, out| {
+                out.fill(0);
+                if fail_read && first > 5000 { refuse() } else { Ok(()) }
+            },
+            |chunk| if chunk.first_elem > 5000 { refuse() } else { Ok(()) },
+        ))
+    };
+    assert_eq!(run(true).expect_err("refused").to_string(), "enough");
+    assert_eq!(run(false).expect_err("refused").to_string(), "enough");
+    let Engine::Gpu(gpu) = &engine else { unreachable!("just made") };
+    assert_eq!(
+        pollster::block_on(gpu.quantize(Format::Sym4, &vec![1.0_f32; 5000])).expect("finite"),
+        quantize(Format::Sym4, &vec![1.0_f32; 5000]).expect("finite")
+    );
+}

@@ -1,0 +1,247 @@
+//! The shaders as text and as naga sees them: integers only, translatable to every backend, and structs that match Rust's.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use naga::proc::BoundsCheckPolicies;
+use naga::valid::{Capabilities, FunctionInfo, ModuleInfo, ValidationFlags, Validator};
+use naga::{Expression, Function, Module, Statement, TypeInner};
+use wgquant::gpu::{Kernel, Params};
+
+fn parse(label: &str, source: &str) -> Result<(Module, ModuleInfo), String> {
+    let module = naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string_with_path(source, label))?;
+    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+        .validate(&module)
+        .map_err(|error| error.emit_to_string_with_path(source, label))?;
+    Ok((module, info))
+}
+
+/// Gathers what every kernel's check has to say and fails once, with all of it.
+fn for_all_kernels(check: impl Fn(Kernel, &Module, &ModuleInfo) -> Result<(), String>) {
+    let mut failures = Vec::new();
+    let mut n = 0;
+    for kernel in Kernel::all() {
+        n += 1;
+        let label = kernel.label();
+        let result = parse(&label, &kernel.source()).and_then(|(module, info)| check(kernel, &module, &info));
+        failures.extend(result.err().map(|error| format!("{label}: {error}")));
+    }
+    assert!(n >= 24, "only {n} kernels");
+    assert!(failures.is_empty(), "{} kernels:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// Every floating-point expression that the entry point can reach.
+fn floats(module: &Module, info: &ModuleInfo, entry_point: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut seen = BTreeSet::new();
+    let index = module.entry_points.iter().position(|e| e.name == entry_point).expect("the entry point is there");
+    let mut open: Vec<(&Function, &FunctionInfo)> =
+        vec![(&module.entry_points[index].function, info.get_entry_point(index))];
+    while let Some((function, function_info)) = open.pop() {
+        let name = function.name.as_deref().unwrap_or(entry_point);
+        for (handle, expression) in function.expressions.iter() {
+            if is_float(module, function_info[handle].ty.inner_with(&module.types)) {
+                found.push(format!("{name}: {expression:?}"));
+            }
+            if let Expression::CallResult(callee) = *expression
+                && seen.insert(callee)
+            {
+                open.push((&module.functions[callee], &info[callee]));
+            }
+        }
+        let locals = function.local_variables.iter().map(|(_, local)| local.ty);
+        let arguments = function.arguments.iter().map(|argument| argument.ty);
+        for ty in locals.chain(arguments).chain(function.result.as_ref().map(|result| result.ty)) {
+            if is_float(module, &module.types[ty].inner) {
+                found.push(format!("{name}: a float in its variables"));
+            }
+        }
+        for callee in calls(&function.body) {
+            if seen.insert(callee) {
+                open.push((&module.functions[callee], &info[callee]));
+            }
+        }
+    }
+    found
+}
+
+/// Functions that a block calls, those without a result too.
+fn calls(block: &naga::Block) -> Vec<naga::Handle<Function>> {
+    let mut found = Vec::new();
+    for statement in block {
+        match statement {
+            Statement::Call { function, .. } => found.push(*function),
+            Statement::Block(inner) => found.extend(calls(inner)),
+            Statement::If { accept, reject, .. } => found.extend([accept, reject].into_iter().flat_map(calls)),
+            Statement::Switch { cases, .. } => found.extend(cases.iter().flat_map(|case| calls(&case.body))),
+            Statement::Loop { body, continuing, .. } => found.extend([body, continuing].into_iter().flat_map(calls)),
+            _ => {}
+        }
+    }
+    found
+}
+
+fn is_float(module: &Module, inner: &TypeInner) -> bool {
+    match inner {
+        TypeInner::Array { base, .. } | TypeInner::Pointer { base, .. } => is_float(module, &module.types[*base].inner),
+        TypeInner::Struct { members, .. } => members.iter().any(|m| is_float(module, &module.types[m.ty].inner)),
+        inner => inner
+            .scalar_kind()
+            .is_some_and(|kind| matches!(kind, naga::ScalarKind::Float | naga::ScalarKind::AbstractFloat)),
+    }
+}
+
+#[test]
+fn no_kernel_has_a_floating_point_expression() {
+    for_all_kernels(|kernel, module, info| match floats(module, info, kernel.entry_point()) {
+        found if found.is_empty() => Ok(()),
+        found => Err(format!("floating point in reach: {}", found.join("; "))),
+    });
+}
+
+/// The walk must find a float in a nested call, in a variable, and in a comparison whose result is none.
+#[test]
+fn the_walk_for_floats_can_fail() {
+    for body in [
+        "out[0] = helper(out[1]);",
+        "var x: array<f32, 2>; x[out[1]] = f32(out[0]); out[0] = bitcast<u32>(x[0]);",
+        "if bitcast<f32>(out[0]) > bitcast<f32>(out[1]) { out[0] = 1u; }",
+        "for (var i = 0u; i < 3u; i++) { nothing(); }",
+        "out[0] = u32(f32(out[1]));",
+    ] {
+        let source = format!(
+            "@group(0) @binding(0) var<storage, read_write> out: array<u32>;
+             fn helper(x: u32) -> u32 {{ return bitcast<u32>(bitcast<f32>(x) * 2.0); }}
+             fn nothing() {{ out[0] = helper(1u); }}
+             fn unused(x: f32) -> f32 {{ return x; }}
+             @compute @workgroup_size(1) fn main() {{ {body} }}"
+        );
+        let (module, info) = parse("control", &source).expect("valid");
+        assert!(!floats(&module, &info, "main").is_empty(), "not found in: {body}");
+    }
+    let unused = "fn unused(x: f32) -> f32 { return x; } @compute @workgroup_size(1) fn main() { }";
+    let (module, info) = parse("control", unused).expect("valid");
+    assert!(floats(&module, &info, "main").is_empty(), "what is out of reach does not count");
+}
+
+/// The front end folds constants, so floats must not stand in the text either.
+#[test]
+fn no_shader_text_names_a_float() {
+    let mut n = 0;
+    for (path, text) in shader_files() {
+        n += 1;
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            for word in code.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.')) {
+                let literal = word.starts_with(|c: char| c.is_ascii_digit())
+                    && !word.starts_with("0x")
+                    && (word.contains('.') || word.ends_with(['f', 'h']));
+                let a_float = ["f32", "f16", "vec2f", "vec3f", "vec4f", "vec2h", "vec3h", "vec4h"].contains(&word);
+                assert!(!literal && !a_float, "{path}:{}: {line}", number + 1);
+            }
+        }
+    }
+    assert!(n > 10, "only {n} shader files");
+}
+
+#[test]
+fn every_shader_translates_to_every_backend() {
+    for_all_kernels(|kernel, module, info| {
+        let entry_point = kernel.entry_point().to_owned();
+        let stage = naga::ShaderStage::Compute;
+
+        let words = naga::back::spv::write_vec(
+            module,
+            info,
+            &naga::back::spv::Options::default(),
+            Some(&naga::back::spv::PipelineOptions { shader_stage: stage, entry_point: entry_point.clone() }),
+        )
+        .map_err(|error| format!("SPIR-V: {error}"))?;
+        assert!(words.len() > 100);
+
+        let options = naga::back::msl::Options { fake_missing_bindings: true, ..Default::default() };
+        let (text, _) = naga::back::msl::write_string(module, info, &options, &Default::default())
+            .map_err(|error| format!("MSL: {error}"))?;
+        assert!(text.contains("kernel void"));
+
+        let mut text = String::new();
+        let options = naga::back::hlsl::Options::default();
+        naga::back::hlsl::Writer::new(&mut text, &options, &Default::default())
+            .write(module, info, None)
+            .map_err(|error| format!("HLSL: {error}"))?;
+        assert!(text.contains("[numthreads("));
+
+        let mut text = String::new();
+        let options = naga::back::glsl::Options {
+            version: naga::back::glsl::Version::new_gles(310),
+            ..naga::back::glsl::Options::default()
+        };
+        let pipeline = naga::back::glsl::PipelineOptions { shader_stage: stage, entry_point, multiview: None };
+        naga::back::glsl::Writer::new(&mut text, module, info, &options, &pipeline, BoundsCheckPolicies::default())
+            .and_then(|mut writer| writer.write())
+            .map_err(|error| format!("GLSL: {error}"))?;
+        assert!(text.contains("void main()"));
+        Ok(())
+    });
+}
+
+#[test]
+fn uniforms_match_their_rust_structs() {
+    for_all_kernels(|_, module, _| {
+        let uniform = module
+            .global_variables
+            .iter()
+            .find(|(_, global)| global.space == naga::AddressSpace::Uniform)
+            .map(|(_, global)| &module.types[global.ty]);
+        let Some(naga::Type { inner: TypeInner::Struct { members, span }, .. }) = uniform else {
+            return Err("no uniform struct".to_owned());
+        };
+        let ours = [
+            ("n_elems", std::mem::offset_of!(Params, n_elems)),
+            ("n_blocks", std::mem::offset_of!(Params, n_blocks)),
+            ("_pad0", std::mem::offset_of!(Params, _pad0)),
+            ("_pad1", std::mem::offset_of!(Params, _pad1)),
+        ];
+        let theirs: Vec<_> =
+            members.iter().map(|m| (m.name.as_deref().unwrap_or_default(), m.offset as usize)).collect();
+        if theirs != ours || *span as usize != size_of::<Params>() {
+            return Err(format!(
+                "members at {theirs:?}, {span} bytes; in Rust at {ours:?}, {} bytes",
+                size_of::<Params>()
+            ));
+        }
+        Ok(())
+    });
+}
+
+/// Every file under `shaders/` is in some kernel, and every entry point in them is in the table.
+#[test]
+fn every_shader_file_and_entry_point_is_in_the_table() {
+    let sources: String = Kernel::all().map(Kernel::source).collect();
+    let entry_points: BTreeSet<_> = Kernel::all().map(Kernel::entry_point).collect();
+    for (path, text) in shader_files() {
+        assert!(sources.contains(&format!("// ---- {path}\n")), "{path} is in no kernel");
+        for after in text.split("@workgroup_size").skip(1) {
+            let name = after.split("fn ").nth(1).and_then(|rest| rest.split('(').next()).unwrap_or_default();
+            assert!(entry_points.contains(name), "{path}: the entry point {name:?} is not in the table");
+        }
+    }
+}
+
+/// Paths under `shaders/` and texts.
+fn shader_files() -> Vec<(String, String)> {
+    fn walk(folder: &Path, root: &Path, found: &mut Vec<(String, String)>) {
+        for entry in folder.read_dir().expect("a folder").map(|entry| entry.expect("an entry").path()) {
+            if entry.is_dir() {
+                walk(&entry, root, found);
+            } else {
+                let path = entry.strip_prefix(root).expect("under the root").to_string_lossy().into_owned();
+                found.push((path, std::fs::read_to_string(&entry).expect("text")));
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let mut found = Vec::new();
+    walk(&root, &root, &mut found);
+    found
+}
