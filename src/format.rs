@@ -88,6 +88,7 @@ macro_rules! shader {
         }
     };
 }
+pub(crate) use shader;
 
 macro_rules! formats {
     ($($(#[$doc:meta])* $variant:ident => $row:expr;)*) => {
