@@ -19,6 +19,7 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    hush_wayland();
     let args = match Args::try_parse() {
         Ok(args) => args,
         // Help and version go to standard output; who closed that has no need of an error.
@@ -49,5 +50,15 @@ fn main() -> ExitCode {
             console::print_error(&text);
             ExitCode::from(FAILED)
         }
+    }
+}
+
+/// Keeps standard error to this program's own sentences. Mesa's Vulkan layer asks for a Wayland display, and where
+/// `XDG_RUNTIME_DIR` is unset, as in containers and on servers, libwayland prints an error about that itself. A folder
+/// that is not there has no display either, and libwayland says nothing.
+fn hush_wayland() {
+    if cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // SAFETY: this is the first thing that main does, so no other thread reads or writes the environment.
+        unsafe { std::env::set_var("XDG_RUNTIME_DIR", "/nonexistent") };
     }
 }
