@@ -26,21 +26,14 @@ pub(crate) fn adapters(console: Console) -> anyhow::Result<()> {
         if adapters.is_empty() {
             return "no GPU adapters; --device cpu works without".to_owned();
         }
-        let columns = ["name", "backend", "type", "driver", "limits", "features"].map(|name| (name, Align::Left));
-        table(
-            &columns,
-            adapters.iter().map(|adapter| {
-                let limits: Vec<_> = adapter.limits.iter().map(|(name, n)| format!("{name} {n}")).collect();
-                vec![
-                    adapter.name.clone(),
-                    adapter.backend.to_owned(),
-                    adapter.device_type.to_owned(),
-                    adapter.driver.clone(),
-                    limits.join(", "),
-                    adapter.features.join(", "),
-                ]
-            }),
-        )
+        let blocks = adapters.iter().map(|adapter| {
+            let gpu::Adapter { name, backend, device_type, driver, .. } = adapter;
+            let limits: String = adapter.limits.iter().map(|(limit, n)| format!("\n  {limit} {n}")).collect();
+            let features = if adapter.features.is_empty() { "none".to_owned() } else { adapter.features.join(", ") };
+            let heading = format!("{backend}:{name} ({device_type}, {driver})").replace(char::is_control, " ");
+            format!("{heading}{limits}\n  features: {features}")
+        });
+        blocks.collect::<Vec<_>>().join("\n")
     })
 }
 
