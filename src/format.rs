@@ -37,6 +37,9 @@ pub enum Container {
 }
 
 impl Container {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[Self::Native];
+
     /// The name on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -1,1 +1,28 @@
 //! What is in a checkpoint, what of it to quantize, and how it is written.
+//!
+//! Each job reads its input by ranges and writes beside its output's final name, so memory does not depend on the size of
+//! the model, and an output is there only once it is complete: [`quantize()`], [`dequantize()`], [`verify()`], [`inspect()`].
+
+mod check;
+mod data;
+mod dequantize;
+mod inspect;
+mod layout;
+mod native;
+mod output;
+mod plan;
+mod progress;
+mod quantize;
+mod safetensors;
+mod select;
+mod verify;
+
+pub use self::dequantize::{DequantizeOptions, DequantizeReport, DequantizedTensor, dequantize};
+pub use self::inspect::{InspectReport, InspectedTensor, inspect};
+pub use self::native::{LAYOUT_VERSION, METADATA_KEY, NativeFile, PackedTensor};
+pub use self::progress::Progress;
+pub use self::quantize::{Action, QuantizeOptions, QuantizeReport, QuantizedTensor, quantize};
+pub use self::safetensors::{SafetensorsFile, TensorInfo};
+pub use self::select::{DEFAULT_MIN_ELEMENTS, Selection};
+pub use self::verify::{VerifiedTensor, VerifyReport, verify};
+pub use ::safetensors::Dtype as StoredDtype;

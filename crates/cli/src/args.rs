@@ -1,0 +1,147 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use wgquant::verify::Verify;
+use wgquant::{Container, Dtype, Format};
+
+/// Compresses neural-network weights to 4 or 8 bits on any GPU, or the CPU, and proves that what came out is right.
+#[derive(Debug, Parser)]
+#[command(name = "wgquant", version, after_help = "Exit codes: 0 done and verified; 1 it failed; 2 usage.")]
+pub(crate) struct Args {
+    /// Print one JSON document on standard output, and nothing else there
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print nothing but errors and, with --json, the document
+    #[arg(long, global = true)]
+    pub(crate) quiet: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Compress a small checkpoint that it makes, verify it, and show what came out
+    Demo(DemoArgs),
+    /// Show the GPUs that are here, their limits and what they can do
+    Adapters,
+    /// Show the formats: bits per weight, block, scale, containers
+    Formats,
+    /// Compress a checkpoint
+    Quantize(QuantizeArgs),
+    /// Turn a compressed checkpoint back into a plain one
+    Dequantize(DequantizeArgs),
+    /// Show what is in a file: tensors, formats, shapes, sizes, digests
+    Inspect(InspectArgs),
+    /// Recompute a compressed checkpoint from its original, and compare every byte
+    Verify(VerifyArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeviceArg {
+    /// `auto` for the best GPU or else the CPU, `cpu`, or part of an adapter's name (see `wgquant adapters`), with
+    /// `vulkan:` or `gl:` before it where needed
+    #[arg(long, value_name = "auto|cpu|NAME", default_value = "auto")]
+    pub(crate) device: String,
+}
+
+/// Where the result goes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OutputArgs {
+    /// The file to write; it appears only when it is complete
+    #[arg(short, long, value_name = "OUTPUT")]
+    pub(crate) output: PathBuf,
+    /// Replace the output if it exists
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Flush the output to the disk before it gets its name
+    #[arg(long)]
+    pub(crate) sync: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArg,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct QuantizeArgs {
+    /// A .safetensors file
+    pub(crate) input: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    /// The format (see `wgquant formats`)
+    #[arg(long, value_parser = parse_format)]
+    pub(crate) format: Format,
+    /// The layout of the output
+    #[arg(long, value_parser = parse_container, default_value = "native")]
+    pub(crate) container: Container,
+    /// Quantize only tensors whose name matches, whatever their shape; can be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) include: Vec<String>,
+    /// Leave tensors alone whose name matches; can be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) exclude: Vec<String>,
+    /// Leave smaller tensors alone [default: 4096, or any size with --include]
+    #[arg(long, value_name = "N")]
+    pub(crate) min_elements: Option<u64>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArg,
+    /// How much of the result to recompute on the CPU and compare
+    #[arg(long, value_name = "none|sample|full", value_parser = parse_verify, default_value = "sample")]
+    pub(crate) verify: Verify,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DequantizeArgs {
+    /// A file that `wgquant quantize` wrote
+    pub(crate) input: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    /// Type of the weights [default: the one that each had]
+    #[arg(long, value_name = "f32|f16|bf16", value_parser = parse_dtype)]
+    pub(crate) dtype: Option<Dtype>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArg,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct InspectArgs {
+    /// A .safetensors file, compressed or not
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct VerifyArgs {
+    /// The .safetensors file that was compressed
+    pub(crate) original: PathBuf,
+    /// What `wgquant quantize` made of it
+    pub(crate) quantized: PathBuf,
+}
+
+fn parse_format(name: &str) -> Result<Format, wgquant::Error> {
+    Format::from_name(name)
+}
+
+fn parse_container(name: &str) -> Result<Container, String> {
+    pick("container", Container::ALL, Container::name, name)
+}
+
+fn parse_verify(name: &str) -> Result<Verify, String> {
+    pick("way to verify", &[Verify::None, Verify::Sample, Verify::Full], Verify::name, name)
+}
+
+fn parse_dtype(name: &str) -> Result<Dtype, String> {
+    Dtype::from_name(name)
+        .ok_or_else(|| format!("there is no type {name:?} to dequantize to; there are: f32, f16, bf16"))
+}
+
+/// The one of `all` that has this name, or a sentence with the names there are.
+fn pick<T: Copy>(what: &str, all: &[T], name_of: fn(T) -> &'static str, name: &str) -> Result<T, String> {
+    all.iter().copied().find(|&item| name_of(item) == name).ok_or_else(|| {
+        let known: Vec<_> = all.iter().map(|&item| name_of(item)).collect();
+        format!("there is no {what} {name:?}; there are: {}", known.join(", "))
+    })
+}

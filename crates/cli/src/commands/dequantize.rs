@@ -1,0 +1,57 @@
+//! `wgquant dequantize`.
+
+use std::time::Instant;
+
+use serde_json::json;
+use wgquant::checkpoint::{Action, DequantizeOptions, Progress, dequantize};
+
+use super::open_engine;
+use crate::args::DequantizeArgs;
+use crate::console::Console;
+use crate::report::hex;
+use crate::table::{self, bytes};
+
+pub(crate) fn run(console: Console, args: &DequantizeArgs) -> anyhow::Result<()> {
+    let options = DequantizeOptions { dtype: args.dtype, force: args.output.force, sync: args.output.sync };
+    let (engine, mut reporter) = open_engine(console, &args.device)?;
+    let started = Instant::now();
+    let report = {
+        let mut show = |progress: Progress<'_>| reporter.show(progress);
+        pollster::block_on(dequantize(&engine, &args.input, &args.output.output, options, &mut show))?
+    };
+    drop(reporter);
+    let seconds = started.elapsed().as_secs_f64();
+    let action = |was| if was == Action::Quantized { "dequantized" } else { Action::Copied.name() };
+    let tensors: Vec<_> = report
+        .tensors
+        .iter()
+        .map(|tensor| {
+            json!({
+                "name": tensor.name,
+                "action": action(tensor.was),
+                "shape": tensor.shape,
+                "dtype": tensor.dtype.to_string(),
+                "digest": tensor.digest.as_ref().map(hex),
+            })
+        })
+        .collect();
+    let document = json!({
+        "adapter": report.adapter,
+        "seconds": seconds,
+        "bytes_in": report.bytes_in,
+        "bytes_out": report.bytes_out,
+        "tensors": tensors,
+    });
+    console.result(&document, || {
+        let n_dequantized = report.tensors.iter().filter(|tensor| tensor.was == Action::Quantized).count();
+        format!(
+            "{}: {} dequantized, {} copied; {} to {} in {seconds:.2} s on {}; digests are right",
+            args.output.output.display(),
+            table::tensors(n_dequantized),
+            report.tensors.len() - n_dequantized,
+            bytes(report.bytes_in),
+            bytes(report.bytes_out),
+            report.adapter,
+        )
+    })
+}

@@ -1,0 +1,24 @@
+//! One file a command.
+
+pub(crate) mod demo;
+pub(crate) mod dequantize;
+pub(crate) mod inspect;
+pub(crate) mod quantize;
+pub(crate) mod tables;
+pub(crate) mod verify;
+
+use wgquant::{Engine, Result};
+
+use crate::args::DeviceArg;
+use crate::console::Console;
+use crate::progress::Reporter;
+
+/// Opens what `--device` names. Where `auto` found no GPU, the reporter says so when work begins: an error before that
+/// stands alone.
+fn open_engine(console: Console, device: &DeviceArg) -> Result<(Engine, Reporter)> {
+    let engine = pollster::block_on(Engine::open(&device.device))?;
+    let on_cpu_for_want_of_gpu = device.device == "auto" && matches!(engine, Engine::Cpu);
+    let note = on_cpu_for_want_of_gpu
+        .then_some("no hardware GPU was found, so the CPU does the work (wgquant adapters lists what there is)");
+    Ok((engine, Reporter::new(console, note)))
+}

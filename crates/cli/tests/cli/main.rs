@@ -1,0 +1,13 @@
+//! The command line as a person meets it: small generated files go in, and exit codes, sentences and files are looked at.
+//! `common` makes the files; the device is the CPU throughout.
+#![cfg(test)]
+
+mod bad_input;
+mod bad_places;
+mod common;
+mod containers;
+mod damage;
+mod memory;
+mod output;
+mod round_trip;
+mod selection;

@@ -1,0 +1,151 @@
+//! The job `dequantize`.
+
+use std::path::Path;
+
+use super::StoredDtype;
+use super::check::check_digest;
+use super::data::Data;
+use super::layout::{Layout, Part};
+use super::native::{NativeFile, PackedTensor};
+use super::output::Target;
+use super::progress::{Progress, Ticker};
+use super::quantize::Action;
+use super::safetensors::TensorInfo;
+use crate::dtype::Dtype;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+
+/// How a quantized checkpoint is turned back.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DequantizeOptions {
+    /// Type of what was quantized; `None` for the type that each weight had.
+    pub dtype: Option<Dtype>,
+    /// Whether an existing output is replaced.
+    pub force: bool,
+    /// Whether the output is flushed to the disk before it gets its name.
+    pub sync: bool,
+}
+
+/// A tensor of the output.
+#[derive(Debug, Clone)]
+pub struct DequantizedTensor {
+    /// Name.
+    pub name: String,
+    /// [`Action::Quantized`] if it was packed in the input.
+    pub was: Action,
+    /// Its shape.
+    pub shape: Vec<u64>,
+    /// Its type in the output.
+    pub dtype: StoredDtype,
+    /// The digest that was found right; none for what was copied.
+    pub digest: Option<[u8; 32]>,
+}
+
+/// What a run did.
+#[derive(Debug, Clone)]
+pub struct DequantizeReport {
+    /// Who did it, as [`Engine::description`] says.
+    pub adapter: String,
+    /// Bytes of the input file.
+    pub bytes_in: u64,
+    /// Bytes of the output file.
+    pub bytes_out: u64,
+    /// Every tensor: packed ones first, each kind in the input's order.
+    pub tensors: Vec<DequantizedTensor>,
+}
+
+/// Turns a native file back into a plain safetensors file, which appears only when it is complete. Each weight's digest
+/// is checked first; what was copied is copied.
+///
+/// # Errors
+/// [`Error::Refused`] before any work, [`Error::BadFile`] for a file that is damaged or not a native one,
+/// [`Error::Overflow`] for a value beyond the output type's range, [`Error::Io`], and the GPU's. Nothing of the output
+/// remains.
+pub async fn dequantize(
+    engine: &Engine,
+    input: &Path,
+    output: &Path,
+    options: DequantizeOptions,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<DequantizeReport> {
+    let source = NativeFile::open(input)?;
+    let target = Target::new(output, options.force, input)?;
+    let parts: Vec<_> = source
+        .weights()
+        .iter()
+        .map(|weight| weight_part(weight, options.dtype))
+        .chain(source.copied().iter().map(Part::copy_of))
+        .collect();
+    let layout = Layout::new(&source.original_metadata(), &parts).map_err(|error| error.in_file(output))?;
+    let out = target.create(&layout)?;
+    let mut ticker = Ticker::new(source.file().data_bytes(), progress);
+    let (from, to) = (source.file().data(), out.data());
+    let (weights_at, copied_at) = layout.offsets.split_at(source.weights().len());
+    let mut tensors = Vec::with_capacity(parts.len());
+
+    for ((weight, &at), part) in source.weights().iter().zip(weights_at).zip(&parts) {
+        let dtype = options.dtype.unwrap_or(weight.dtype);
+        let digest = dequantize_weight(engine, (from, weight), (to, at), dtype)
+            .await
+            .map_err(|error| place(error, &weight.name, input))?;
+        ticker.add(&weight.name, weight.n_bytes());
+        let (name, shape) = (weight.name.clone(), weight.shape.clone());
+        tensors.push(DequantizedTensor {
+            name,
+            was: Action::Quantized,
+            shape,
+            dtype: part.dtype,
+            digest: Some(digest),
+        });
+    }
+    for (tensor, &at) in source.copied().iter().zip(copied_at) {
+        from.for_each_piece(tensor.offset, tensor.n_bytes, |done, bytes| {
+            ticker.add(&tensor.name, bytes.len() as u64);
+            to.write_at(at + done, bytes)
+        })?;
+        let TensorInfo { name, shape, dtype, .. } = tensor.clone();
+        tensors.push(DequantizedTensor { name, was: Action::Copied, shape, dtype, digest: None });
+    }
+    out.finish(options.sync)?;
+    let (bytes_in, bytes_out) = (source.file().n_bytes(), layout.n_bytes());
+    Ok(DequantizeReport { adapter: engine.description(), bytes_in, bytes_out, tensors })
+}
+
+/// Checks a weight's digest, then writes its values from position `at` on.
+async fn dequantize_weight(
+    engine: &Engine,
+    (from, weight): (Data<'_>, &PackedTensor),
+    (to, at): (Data<'_>, u64),
+    dtype: Dtype,
+) -> Result<[u8; 32]> {
+    let digest = check_digest(from, weight)?;
+    let info = weight.format.info();
+    engine
+        .dequantize_stream(
+            weight.format,
+            dtype,
+            weight.n_elems,
+            |first_elem, codes, scales| {
+                let first_block = first_elem / info.block as u64;
+                from.read_at(weight.codes_at + first_block * info.block_codes_bytes() as u64, codes)?;
+                from.read_at(weight.scales_at + first_block * info.scale.n_bytes() as u64, scales)
+            },
+            |first_elem, values| to.write_at(at + first_elem * dtype.n_bytes() as u64, values),
+        )
+        .await?;
+    Ok(digest)
+}
+
+fn weight_part(weight: &PackedTensor, dtype: Option<Dtype>) -> Part {
+    let dtype = dtype.unwrap_or(weight.dtype);
+    let n_bytes = weight.n_elems.saturating_mul(dtype.n_bytes() as u64);
+    Part { name: weight.name.clone(), dtype: dtype.into(), shape: weight.shape.clone(), n_bytes, is_digest: false }
+}
+
+/// Says where an error happened, unless it says so itself.
+fn place(error: Error, tensor: &str, input: &Path) -> Error {
+    match error {
+        Error::File { .. } => error,
+        error => error.in_tensor(tensor).in_file(input),
+    }
+}

@@ -1,0 +1,159 @@
+//! Where everything goes in an output file, known before the first byte is written.
+
+use std::collections::BTreeMap;
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use super::StoredDtype;
+use super::safetensors::{MAX_HEADER_BYTES, TensorInfo};
+use crate::error::{Error, Result};
+
+/// The header's length is a multiple of this, and so the data section is aligned.
+const HEADER_ALIGNMENT: usize = 8;
+
+/// A tensor to be written.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) name: String,
+    pub(crate) dtype: StoredDtype,
+    pub(crate) shape: Vec<u64>,
+    pub(crate) n_bytes: u64,
+    /// Whether it comes after all that are not.
+    pub(crate) is_digest: bool,
+}
+
+impl Part {
+    /// A tensor as it is.
+    pub(crate) fn copy_of(tensor: &TensorInfo) -> Self {
+        let TensorInfo { name, dtype, shape, n_bytes, .. } = tensor.clone();
+        Self { name, dtype, shape, n_bytes, is_digest: false }
+    }
+}
+
+/// The header of an output file and the place of each part.
+///
+/// Parts stand by the size of their elements, largest first, so that each is aligned for its type without gaps (which
+/// safetensors does not allow); digests last; otherwise in the order they came in.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    /// The header's length, and the header.
+    pub(crate) header: Vec<u8>,
+    /// Position of each part, in the order they came in, counted from the end of the header.
+    pub(crate) offsets: Vec<u64>,
+    /// Bytes of all parts.
+    pub(crate) data_bytes: u64,
+}
+
+impl Layout {
+    /// The layout of these parts. The header depends on nothing but the arguments.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the header would be longer than readers allow.
+    pub(crate) fn new(metadata: &BTreeMap<String, String>, parts: &[Part]) -> Result<Self> {
+        let mut order: Vec<usize> = (0..parts.len()).collect();
+        order.sort_by_key(|&ix| (parts[ix].is_digest, std::cmp::Reverse(parts[ix].dtype.bitsize())));
+        let mut offsets = vec![0; parts.len()];
+        let mut data_bytes = 0_u64;
+        for &ix in &order {
+            offsets[ix] = data_bytes;
+            data_bytes = data_bytes
+                .checked_add(parts[ix].n_bytes)
+                .ok_or_else(|| Error::Refused("the output would be larger than any file can be".to_owned()))?;
+        }
+        let header = Header { metadata, parts, order: &order, offsets: &offsets };
+        let mut json = serde_json::to_vec(&header).map_err(|error| Error::Refused(format!("no header: {error}")))?;
+        json.resize(json.len().next_multiple_of(HEADER_ALIGNMENT), b' ');
+        let header_bytes = json.len() as u64;
+        if header_bytes > MAX_HEADER_BYTES {
+            return Err(Error::Refused(format!(
+                "the output's header would be {header_bytes} bytes long, and readers allow {MAX_HEADER_BYTES}"
+            )));
+        }
+        let mut header = header_bytes.to_le_bytes().to_vec();
+        header.append(&mut json);
+        Ok(Self { header, offsets, data_bytes })
+    }
+
+    /// Bytes of the whole file.
+    pub(crate) fn n_bytes(&self) -> u64 {
+        self.header.len() as u64 + self.data_bytes
+    }
+
+    /// Where the data section starts.
+    pub(crate) fn data_start(&self) -> u64 {
+        self.header.len() as u64
+    }
+}
+
+/// The header's JSON: `__metadata__`, then the tensors in the order they lie in.
+struct Header<'a> {
+    metadata: &'a BTreeMap<String, String>,
+    parts: &'a [Part],
+    order: &'a [usize],
+    offsets: &'a [u64],
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    dtype: StoredDtype,
+    shape: &'a [u64],
+    data_offsets: [u64; 2],
+}
+
+impl Serialize for Header<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let has_metadata = !self.metadata.is_empty();
+        let mut map = serializer.serialize_map(Some(self.parts.len() + usize::from(has_metadata)))?;
+        if has_metadata {
+            map.serialize_entry("__metadata__", self.metadata)?;
+        }
+        for &ix in self.order {
+            let (part, start) = (&self.parts[ix], self.offsets[ix]);
+            let data_offsets = [start, start + part.n_bytes];
+            map.serialize_entry(&part.name, &Entry { dtype: part.dtype, shape: &part.shape, data_offsets })?;
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(name: &str, dtype: StoredDtype, n: u64, is_digest: bool) -> Part {
+        let n_bytes = n * dtype.bitsize() as u64 / 8;
+        Part { name: name.to_owned(), dtype, shape: vec![n], n_bytes, is_digest }
+    }
+
+    /// The header to the byte: metadata sorted, parts by the size of their elements, digests last, spaces to a multiple
+    /// of 8.
+    #[test]
+    fn the_header_is_known_to_the_byte() {
+        let parts = [
+            part("w", StoredDtype::U8, 33, false),
+            part("w.scales", StoredDtype::F32, 2, false),
+            part("w.blake3", StoredDtype::U8, 32, true),
+            part("half", StoredDtype::F16, 3, false),
+            part("ids", StoredDtype::I64, 1, false),
+            part("mask", StoredDtype::BOOL, 1, false),
+        ];
+        let metadata =
+            [("wgquant", "{}"), ("format", "pt")].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let layout = Layout::new(&metadata, &parts).expect("a small header");
+        let expected = concat!(
+            r#"{"__metadata__":{"format":"pt","wgquant":"{}"},"#,
+            r#""ids":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},"#,
+            r#""w.scales":{"dtype":"F32","shape":[2],"data_offsets":[8,16]},"#,
+            r#""half":{"dtype":"F16","shape":[3],"data_offsets":[16,22]},"#,
+            r#""w":{"dtype":"U8","shape":[33],"data_offsets":[22,55]},"#,
+            r#""mask":{"dtype":"BOOL","shape":[1],"data_offsets":[55,56]},"#,
+            r#""w.blake3":{"dtype":"U8","shape":[32],"data_offsets":[56,88]}}"#,
+        );
+        let header_bytes = expected.len().next_multiple_of(8);
+        assert_eq!(layout.header[..8], (header_bytes as u64).to_le_bytes());
+        assert_eq!(std::str::from_utf8(&layout.header[8..]), Ok(format!("{expected:header_bytes$}").as_str()));
+        assert_eq!(layout.offsets, [22, 8, 56, 16, 0, 55]);
+        assert_eq!((layout.data_bytes, layout.n_bytes()), (88, 88 + 8 + header_bytes as u64));
+    }
+}

@@ -1,0 +1,198 @@
+//! An open safetensors file: a checked header, and tensors that are read by ranges.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::Metadata;
+
+use super::StoredDtype;
+use super::data::{Data, io_error};
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+
+/// The length that the safetensors crates allow a header.
+pub(crate) const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// Bytes of the header's length, before the header.
+pub(crate) const LENGTH_BYTES: u64 = 8;
+
+/// A tensor in a file. Its bytes may start at any alignment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Name.
+    pub name: String,
+    /// Type of the elements.
+    pub dtype: StoredDtype,
+    /// Dimensions, outermost first; none for a scalar.
+    pub shape: Vec<u64>,
+    /// Where its bytes start, counted from the end of the header.
+    pub offset: u64,
+    /// How many bytes it has.
+    pub n_bytes: u64,
+}
+
+impl TensorInfo {
+    /// Elements: the product of the dimensions.
+    #[must_use]
+    pub fn n_elems(&self) -> u64 {
+        self.shape.iter().product()
+    }
+
+    /// Its type, if that is one that can be quantized.
+    #[must_use]
+    pub fn float(&self) -> Option<Dtype> {
+        match self.dtype {
+            StoredDtype::F32 => Some(Dtype::F32),
+            StoredDtype::F16 => Some(Dtype::F16),
+            StoredDtype::BF16 => Some(Dtype::BF16),
+            _ => None,
+        }
+    }
+}
+
+impl From<Dtype> for StoredDtype {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+            Dtype::BF16 => Self::BF16,
+        }
+    }
+}
+
+/// A safetensors file that was opened and whose header holds together: the tensors fill the data section without gap or
+/// overlap, and their sizes follow from shape and type.
+#[derive(Debug)]
+pub struct SafetensorsFile {
+    path: PathBuf,
+    file: File,
+    data_start: u64,
+    n_bytes: u64,
+    metadata: BTreeMap<String, String>,
+    tensors: Vec<TensorInfo>,
+}
+
+impl SafetensorsFile {
+    /// Opens a file and checks its header. No tensor is read.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::BadFile`] with what is wrong, both within [`Error::File`].
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::open_unnamed(path).map_err(|error| match error {
+            Error::File { .. } => error,
+            error => error.in_file(path),
+        })
+    }
+
+    fn open_unnamed(path: &Path) -> Result<Self> {
+        let bad = |text: String| Err(Error::BadFile(text));
+        // Looked at before it is opened, because opening a pipe would wait for its other end.
+        let kind = std::fs::metadata(path).map_err(|error| io_error("can't be opened", error))?;
+        if kind.is_dir() {
+            return bad("is a folder, and a .safetensors file is wanted".to_owned());
+        }
+        if !kind.is_file() {
+            return bad("is no regular file, and a .safetensors file is wanted".to_owned());
+        }
+        let file = File::open(path).map_err(|error| io_error("can't be opened", error))?;
+        let n_bytes = file.metadata().map_err(|error| io_error("can't be read", error))?.len();
+        if n_bytes < LENGTH_BYTES {
+            return bad(format!("is no safetensors file: it has only {n_bytes} bytes"));
+        }
+        let start = Data { file: &file, path, start: 0 };
+        let mut length = [0; 8];
+        start.read_at(0, &mut length)?;
+        let header_bytes = u64::from_le_bytes(length);
+        if header_bytes > MAX_HEADER_BYTES {
+            return bad(format!(
+                "is no safetensors file: its header would be {header_bytes} bytes long, and at most {MAX_HEADER_BYTES} are allowed"
+            ));
+        }
+        let data_start = LENGTH_BYTES + header_bytes;
+        if data_start > n_bytes {
+            return bad(format!(
+                "is no safetensors file, or is cut short: its header would end at byte {data_start}, and the file has {n_bytes}"
+            ));
+        }
+        let mut header = vec![0; usize::try_from(header_bytes).unwrap_or(0)];
+        start.read_at(LENGTH_BYTES, &mut header)?;
+        if header.first() != Some(&b'{') {
+            return bad("is no safetensors file: its header does not start with '{'".to_owned());
+        }
+        let parsed: Metadata = serde_json::from_slice(&header).map_err(|error| {
+            let overlap =
+                if error.to_string().contains("invalid offset") { " (tensors overlap or leave a gap)" } else { "" };
+            Error::BadFile(format!("is no sound safetensors file: {error}{overlap}"))
+        })?;
+        let data_bytes = parsed.data_len() as u64;
+        let there = n_bytes - data_start;
+        if data_bytes > there {
+            return bad(format!(
+                "is cut short: {} of its {data_bytes} bytes of tensors are missing",
+                data_bytes - there
+            ));
+        }
+        if data_bytes < there {
+            return bad(format!("is damaged: it has {} bytes more than its header says", there - data_bytes));
+        }
+        let mut tensors: Vec<_> = parsed
+            .tensors()
+            .into_iter()
+            .map(|(name, info)| TensorInfo {
+                name,
+                dtype: info.dtype,
+                shape: info.shape.iter().map(|&n| n as u64).collect(),
+                offset: info.data_offsets.0 as u64,
+                n_bytes: (info.data_offsets.1 - info.data_offsets.0) as u64,
+            })
+            .collect();
+        // By name where offsets are equal, as they are for tensors without elements.
+        tensors.sort_by(|a, b| (a.offset, a.n_bytes, &a.name).cmp(&(b.offset, b.n_bytes, &b.name)));
+        let metadata = parsed.metadata().clone().unwrap_or_default().into_iter().collect();
+        Ok(Self { path: path.to_owned(), file, data_start, n_bytes, metadata, tensors })
+    }
+
+    /// Where it was opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes of the whole file.
+    #[must_use]
+    pub fn n_bytes(&self) -> u64 {
+        self.n_bytes
+    }
+
+    /// The entries of `__metadata__`.
+    #[must_use]
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// The tensors, by where they lie.
+    #[must_use]
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// Bytes of all tensors.
+    #[must_use]
+    pub fn data_bytes(&self) -> u64 {
+        self.n_bytes - self.data_start
+    }
+
+    /// Fills `bytes` with tensor data from `offset` on, counted from the end of the header.
+    ///
+    /// # Errors
+    /// [`Error::Io`] within [`Error::File`].
+    pub fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        self.data().read_at(offset, bytes)
+    }
+
+    /// The data section.
+    pub(crate) fn data(&self) -> Data<'_> {
+        Data { file: &self.file, path: &self.path, start: self.data_start }
+    }
+}

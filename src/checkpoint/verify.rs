@@ -1,0 +1,143 @@
+//! The job `verify`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::StoredDtype;
+use super::check::{check_blocks, check_copy, check_digest};
+use super::native::{NativeFile, PackedTensor};
+use super::progress::{Progress, Ticker};
+use super::quantize::Action;
+use super::safetensors::{SafetensorsFile, TensorInfo};
+use crate::error::{Error, Result};
+use crate::verify::{ErrorFigures, Verify};
+
+/// What was found of a tensor.
+#[derive(Debug, Clone)]
+pub struct VerifiedTensor {
+    /// Name.
+    pub name: String,
+    /// What became of it.
+    pub action: Action,
+    /// Its shape in the original (or in the quantized file, where the original has no such tensor).
+    pub shape: Vec<u64>,
+    /// Its type, likewise.
+    pub dtype: StoredDtype,
+    /// BLAKE3 over codes, then scales, if it was found right.
+    pub digest: Option<[u8; 32]>,
+    /// How far its values moved, over all of them; none for what was copied or differs.
+    pub figures: Option<ErrorFigures>,
+    /// What differs, as a sentence that names the tensor.
+    pub mismatch: Option<String>,
+}
+
+/// What was found of a quantized checkpoint.
+#[derive(Debug, Clone)]
+pub struct VerifyReport {
+    /// Every tensor of the original in its order, then those that only the quantized file has.
+    pub tensors: Vec<VerifiedTensor>,
+    /// What differs beside the tensors, as a sentence.
+    pub mismatch: Option<String>,
+}
+
+impl VerifyReport {
+    /// What differs first, as a sentence; `None` if everything is as it should be.
+    #[must_use]
+    pub fn first_mismatch(&self) -> Option<&str> {
+        self.tensors.iter().filter_map(|tensor| tensor.mismatch.as_deref()).next().or(self.mismatch.as_deref())
+    }
+}
+
+/// Holds a quantized file against its original: every tensor there and none besides, every code and scale as the
+/// reference gives it, every digest, and every bit of what was copied. What differs is in the report, for all tensors.
+///
+/// # Errors
+/// [`Error::BadFile`] if either file does not hold together, and [`Error::Io`].
+pub fn verify(original: &Path, quantized: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> Result<VerifyReport> {
+    let original = SafetensorsFile::open(original)?;
+    let quantized = NativeFile::open(quantized)?;
+    let mut ticker = Ticker::new(original.data_bytes(), progress);
+    let mut weights: BTreeMap<_, _> = quantized.weights().iter().map(|weight| (weight.name.as_str(), weight)).collect();
+    let mut copied: BTreeMap<_, _> = quantized.copied().iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+    let mut tensors = Vec::with_capacity(original.tensors().len());
+    for tensor in original.tensors() {
+        let mut found = VerifiedTensor {
+            name: tensor.name.clone(),
+            action: Action::Copied,
+            shape: tensor.shape.clone(),
+            dtype: tensor.dtype,
+            digest: None,
+            figures: None,
+            mismatch: None,
+        };
+        let outcome = match (weights.remove(tensor.name.as_str()), copied.remove(tensor.name.as_str())) {
+            (Some(weight), _) => {
+                found.action = Action::Quantized;
+                verify_weight((&original, tensor), (&quantized, weight), &mut ticker).map(|(figures, digest)| {
+                    (found.figures, found.digest) = (Some(figures), Some(digest));
+                })
+            }
+            (None, Some(copy)) => verify_copy((&original, tensor), (&quantized, copy), &mut ticker),
+            (None, None) => Err(Error::BadFile("is missing from the quantized file".to_owned())),
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(error @ Error::File { .. }) => return Err(error),
+            Err(error @ Error::Mismatch(_)) => found.mismatch = Some(error.to_string()),
+            Err(error) => found.mismatch = Some(error.in_tensor(&tensor.name).to_string()),
+        }
+        tensors.push(found);
+    }
+    let extra = |action, name: &str, shape: &[u64], dtype| VerifiedTensor {
+        name: name.to_owned(),
+        action,
+        shape: shape.to_vec(),
+        dtype,
+        digest: None,
+        figures: None,
+        mismatch: Some(Error::BadFile("is not in the original".to_owned()).in_tensor(name).to_string()),
+    };
+    for tensor in
+        weights.values().filter_map(|weight| quantized.file().tensors().iter().find(|t| t.name == weight.name))
+    {
+        tensors.push(extra(Action::Quantized, &tensor.name, &tensor.shape, tensor.dtype));
+    }
+    for tensor in copied.values() {
+        tensors.push(extra(Action::Copied, &tensor.name, &tensor.shape, tensor.dtype));
+    }
+    let mismatch = (quantized.original_metadata() != *original.metadata()).then(|| {
+        let text = "its __metadata__ differs from the original's".to_owned();
+        Error::BadFile(text).in_file(quantized.file().path()).to_string()
+    });
+    Ok(VerifyReport { tensors, mismatch })
+}
+
+fn verify_weight(
+    (original, tensor): (&SafetensorsFile, &TensorInfo),
+    (quantized, weight): (&NativeFile, &PackedTensor),
+    ticker: &mut Ticker<'_>,
+) -> Result<(ErrorFigures, [u8; 32])> {
+    if tensor.float() != Some(weight.dtype) || tensor.shape != weight.shape {
+        return Err(Error::BadFile(format!(
+            "the quantized file records {} of shape {:?}, and the original has {} of shape {:?}",
+            weight.dtype, weight.shape, tensor.dtype, tensor.shape
+        )));
+    }
+    let packed = quantized.file().data();
+    let figures = check_blocks((original.data(), tensor), (packed, weight), Verify::Full, None, ticker)?;
+    Ok((figures, check_digest(packed, weight)?))
+}
+
+fn verify_copy(
+    (original, tensor): (&SafetensorsFile, &TensorInfo),
+    (quantized, copy): (&NativeFile, &TensorInfo),
+    ticker: &mut Ticker<'_>,
+) -> Result<()> {
+    if (tensor.dtype, &tensor.shape) != (copy.dtype, &copy.shape) {
+        return Err(Error::BadFile(format!(
+            "the quantized file has {} of shape {:?}, and the original has {} of shape {:?}",
+            copy.dtype, copy.shape, tensor.dtype, tensor.shape
+        )));
+    }
+    check_copy((original.data(), tensor), (quantized.file().data(), copy.offset), ticker)
+}
