@@ -21,7 +21,7 @@ fn quantize_block(
     if e < n {
         x = load4((block * BLOCK + e) >> 2u)[e & 3u];
         if (x & MAGNITUDE) >= INFINITY {
-            report_non_finite(block * BLOCK + e);
+            report(block * BLOCK + e);
         }
     }
 
@@ -38,6 +38,9 @@ fn quantize_block(
 
     let scale = scale_of(extreme);
     if e == 0u {
+        if overflows(scale) && (extreme & MAGNITUDE) < INFINITY {
+            report(block * BLOCK);
+        }
         scales[block] = scale;
     }
 

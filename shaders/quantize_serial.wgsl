@@ -31,7 +31,7 @@ fn quantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_w
     if (extreme & MAGNITUDE) >= INFINITY {
         for (var e = 0u; e < n; e++) {
             if (load4((block * BLOCK + e) >> 2u)[e & 3u] & MAGNITUDE) >= INFINITY {
-                report_non_finite(block * BLOCK + e);
+                report(block * BLOCK + e);
                 break;
             }
         }
@@ -39,6 +39,9 @@ fn quantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_w
     }
 
     let scale = scale_of(extreme);
+    if overflows(scale) {
+        report(block * BLOCK);
+    }
     scales[block] = scale;
     let c = coder(extreme, scale);
     var words: array<u32, WORDS>;

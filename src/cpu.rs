@@ -68,7 +68,8 @@ pub(crate) fn quantize_into(
         if let Some(index) = values.iter().position(|x| !x.is_finite()) {
             return Err(block.non_finite(index, first_elem + start as u64));
         }
-        (info.codec.quantize_block)(values, codes, scale);
+        (info.codec.quantize_block)(values, codes, scale)
+            .map_err(|fault| block_error(format, first_elem + start as u64, fault))?;
     }
     Ok(())
 }
@@ -142,5 +143,6 @@ pub(crate) fn block_error(format: Format, first_elem: u64, fault: BlockFault) ->
             Error::InvalidCode { block, index: first_elem + index as u64, code, format: format_name }
         }
         BlockFault::Scale(value) => Error::InvalidScale { block, value, format: format_name },
+        BlockFault::ScaleOverflow(value) => Error::ScaleOverflow { block, value, format: format_name },
     }
 }

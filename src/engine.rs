@@ -67,9 +67,7 @@ impl Engine {
         mut read: impl FnMut(u64, &mut [u8]) -> Result<()>,
         mut write: impl FnMut(PackedChunk<'_>) -> Result<()>,
     ) -> Result<()> {
-        if n_elems == 0 {
-            return Err(crate::Error::Empty);
-        }
+        format.info().check_len(n_elems)?;
         match self {
             Self::Gpu(gpu) => gpu.quantize_stream(format, dtype, n_elems, &mut read, &mut write).await,
             Self::Cpu => {
@@ -103,9 +101,7 @@ impl Engine {
         mut read: impl FnMut(u64, &mut [u8], &mut [u8]) -> Result<()>,
         mut write: impl FnMut(u64, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        if n_elems == 0 {
-            return Err(crate::Error::Empty);
-        }
+        format.info().check_len(n_elems)?;
         match self {
             Self::Gpu(gpu) => gpu.dequantize_stream(format, dtype, n_elems, &mut read, &mut write).await,
             Self::Cpu => {

@@ -59,6 +59,28 @@ pub enum Error {
         /// Name of the format.
         format: &'static str,
     },
+    /// A block whose scale its type can't hold.
+    #[error(
+        "the scale of block {block} would be {value:e}, beyond what {format} can store (an f16): take a format with another scale"
+    )]
+    ScaleOverflow {
+        /// Block index within the tensor.
+        block: u64,
+        /// The scale before it is rounded.
+        value: f32,
+        /// Name of the format.
+        format: &'static str,
+    },
+    /// A number of weights that the format can't pack.
+    #[error("{format} packs whole blocks of {block} weights, and {n_elems} are no multiple of that")]
+    PartialBlock {
+        /// Name of the format.
+        format: &'static str,
+        /// Weights a block.
+        block: usize,
+        /// How many weights there are.
+        n_elems: u64,
+    },
     /// A dequantized value lies beyond the output type's range.
     #[error(
         "element {index} dequantizes to {value:e}, beyond the largest {dtype}: ask for a wider type (--dtype f32 or bf16)"

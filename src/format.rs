@@ -2,21 +2,38 @@
 //! row here.
 
 use crate::error::{Error, Result};
-use crate::quant::{Codec, quant4bit, quant8bit};
+use crate::quant::{Codec, fp4, mxfp4, nf4, q4_0, q8_0, quant4bit, quant8bit};
 
 /// How a block's scale is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScaleType {
     /// IEEE binary32, little-endian.
     F32,
+    /// IEEE binary16, little-endian.
+    F16,
+    /// A byte e for the power of two 2^(e - 127).
+    E8M0,
+    /// A binary32 that is quantized in turn: [`quant::nested`](crate::quant::nested).
+    Nested,
 }
 
 impl ScaleType {
-    /// Bytes a scale.
+    /// Bytes a scale, as a block's codec gives and takes it.
     #[must_use]
     pub const fn n_bytes(self) -> usize {
         match self {
-            Self::F32 => 4,
+            Self::F32 | Self::Nested => 4,
+            Self::F16 => 2,
+            Self::E8M0 => 1,
+        }
+    }
+
+    /// Bytes a scale, as it is stored. What nested scales share comes on top: one `f32` for 256 of them, and an offset.
+    #[must_use]
+    pub const fn stored_bytes(self) -> usize {
+        match self {
+            Self::Nested => 1,
+            other => other.n_bytes(),
         }
     }
 
@@ -25,6 +42,9 @@ impl ScaleType {
     pub const fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::E8M0 => "e8m0",
+            Self::Nested => "nested 8-bit",
         }
     }
 }
@@ -62,6 +82,8 @@ pub struct FormatInfo {
     pub block: usize,
     /// How a scale is stored.
     pub scale: ScaleType,
+    /// Whether only whole blocks can be packed, so that a tensor's rows must be a multiple of the block.
+    pub whole_blocks: bool,
     /// Where its weights can be written.
     pub containers: &'static [Container],
     /// Its CPU reference.
@@ -123,6 +145,7 @@ formats! {
         bits: 4,
         block: 64,
         scale: ScaleType::F32,
+        whole_blocks: false,
         containers: &[Container::Native],
         codec: quant4bit::CODEC,
         shader: &[shader!("shared/symmetric.wgsl"), shader!("formats/quant4bit.wgsl")],
@@ -134,9 +157,70 @@ formats! {
         bits: 8,
         block: 64,
         scale: ScaleType::F32,
+        whole_blocks: false,
         containers: &[Container::Native],
         codec: quant8bit::CODEC,
         shader: &[shader!("shared/symmetric.wgsl"), shader!("formats/quant8bit.wgsl")],
+    };
+    /// 4-bit NormalFloat of QLoRA.
+    Nf4 => FormatInfo {
+        name: "nf4",
+        summary: "4-bit NormalFloat (QLoRA), as bitsandbytes",
+        bits: 4,
+        block: 64,
+        scale: ScaleType::F32,
+        whole_blocks: false,
+        containers: &[Container::Native],
+        codec: nf4::CODEC,
+        shader: &[shader!("shared/wide.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/nf4.wgsl")],
+    };
+    /// bitsandbytes' 4-bit float.
+    Fp4 => FormatInfo {
+        name: "fp4",
+        summary: "4-bit float, as bitsandbytes",
+        bits: 4,
+        block: 64,
+        scale: ScaleType::F32,
+        whole_blocks: false,
+        containers: &[Container::Native],
+        codec: fp4::CODEC,
+        shader: &[shader!("shared/wide.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/fp4.wgsl")],
+    };
+    /// GGUF's 4-bit format.
+    Q4_0 => FormatInfo {
+        name: "q4_0",
+        summary: "GGUF's 4-bit blocks, codes -8..7, scale max/-8",
+        bits: 4,
+        block: 32,
+        scale: ScaleType::F16,
+        whole_blocks: true,
+        containers: &[Container::Native],
+        codec: q4_0::CODEC,
+        shader: &[shader!("shared/wide.wgsl"), shader!("formats/q4_0.wgsl")],
+    };
+    /// GGUF's 8-bit format.
+    Q8_0 => FormatInfo {
+        name: "q8_0",
+        summary: "GGUF's 8-bit blocks, codes -127..127, scale absmax/127",
+        bits: 8,
+        block: 32,
+        scale: ScaleType::F16,
+        whole_blocks: true,
+        containers: &[Container::Native],
+        codec: q8_0::CODEC,
+        shader: &[shader!("shared/wide.wgsl"), shader!("formats/q8_0.wgsl")],
+    };
+    /// OCP microscaling, 4-bit.
+    Mxfp4 => FormatInfo {
+        name: "mxfp4",
+        summary: "OCP microscaling: E2M1 codes, power-of-two scale",
+        bits: 4,
+        block: 32,
+        scale: ScaleType::E8M0,
+        whole_blocks: true,
+        containers: &[Container::Native],
+        codec: mxfp4::CODEC,
+        shader: &[shader!("formats/mxfp4.wgsl")],
     };
 }
 
@@ -160,6 +244,20 @@ impl Format {
 }
 
 impl FormatInfo {
+    /// Refuses a number of weights that can't be packed.
+    ///
+    /// # Errors
+    /// [`Error::Empty`], and [`Error::PartialBlock`] where only whole blocks will do.
+    pub fn check_len(&self, n_elems: u64) -> Result<()> {
+        if n_elems == 0 {
+            return Err(Error::Empty);
+        }
+        if self.whole_blocks && !n_elems.is_multiple_of(self.block as u64) {
+            return Err(Error::PartialBlock { format: self.name, block: self.block, n_elems });
+        }
+        Ok(())
+    }
+
     /// Blocks in a tensor of `n_elems` weights; the last may be short.
     #[must_use]
     pub fn n_blocks(&self, n_elems: u64) -> u64 {

@@ -19,12 +19,10 @@ impl Packed {
     /// A packed tensor from its parts.
     ///
     /// # Errors
-    /// [`Error::Empty`] for no weights, [`Error::PackedSize`] if a part's length is not what `n_elems` calls for.
+    /// [`Error::Empty`] for no weights, [`Error::PartialBlock`], [`Error::PackedSize`] if a part's length is not what `n_elems` calls for.
     pub fn from_parts(format: Format, n_elems: u64, codes: Vec<u8>, scales: Vec<u8>) -> Result<Self> {
-        if n_elems == 0 {
-            return Err(Error::Empty);
-        }
         let info = format.info();
+        info.check_len(n_elems)?;
         for (what, expected, actual) in
             [("codes", info.codes_bytes(n_elems), codes.len()), ("scales", info.scales_bytes(n_elems), scales.len())]
         {

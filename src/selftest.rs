@@ -120,6 +120,18 @@ pub fn cases(format: Format, dtype: Dtype) -> Vec<Case> {
         .collect();
     add("one element a block", &sparse);
     add("ties and their neighbours", &ties(format, dtype));
+    if format.info().whole_blocks {
+        // Tensors that can't be packed are refused alike on both sides; whole blocks of each are tried as well.
+        let whole = cases.iter().filter(|case| format.info().check_len(case.weights().len() as u64).is_err());
+        let whole: Vec<_> = whole
+            .map(|case| {
+                let mut bytes = case.bytes.clone();
+                bytes.resize(bytes.len().next_multiple_of(block * dtype.n_bytes()), 0);
+                Case { name: format!("{}, padded", case.name), dtype, bytes }
+            })
+            .collect();
+        cases.extend(whole);
+    }
     cases
 }
 
@@ -140,8 +152,11 @@ fn ties(format: Format, dtype: Dtype) -> Vec<u32> {
             1 => infinity - 1,
             _ => (i * step + random.below(step.max(1))).max(1) as u32,
         };
-        let mut around: Vec<u32> = boundaries(format, dtype, absmax).into_iter().flat_map(|x| [x - 1, x]).collect();
-        around.iter_mut().step_by(3).for_each(|x| *x |= sign);
+        let around: Vec<u32> = boundaries(format, dtype, absmax)
+            .into_iter()
+            .flat_map(|x| [x - 1, x, (x - 1) | sign, x | sign])
+            .filter(|x| x & !sign < absmax) // the first element stays the one that decides
+            .collect();
         for rest in around.chunks(block - 1) {
             bits.push(absmax);
             bits.extend(rest);
@@ -151,32 +166,37 @@ fn ties(format: Format, dtype: Dtype) -> Vec<u32> {
     bits
 }
 
-/// The magnitudes at which the reference's code changes in a block whose maximum is `absmax`, by bisection.
+/// The magnitudes at which the reference's code changes, for elements of either sign, in a block whose maximum is
+/// `absmax`: found by bisection, ascending.
 #[must_use]
 pub fn boundaries(format: Format, dtype: Dtype, absmax: u32) -> Vec<u32> {
     let info = format.info();
     let value = |bits: u32| {
-        let (mut codes, mut scale, mut values) = ([0; 2], [0; 4], [0.0; 2]);
+        let (mut codes, mut scale, mut values) = ([0; 16], [0; 4], [0.0; 2]);
         let scale = &mut scale[..info.scale.n_bytes()];
-        (info.codec.quantize_block)(&[dtype.widen(absmax), dtype.widen(bits)], &mut codes, scale);
-        // The reference reads what it wrote.
+        // A block that can't be packed has no boundaries: its values stay 0.
+        let _ = (info.codec.quantize_block)(&[dtype.widen(absmax), dtype.widen(bits)], &mut codes, scale);
         let _ = (info.codec.dequantize_block)(&codes, scale, &mut values);
-        values[1]
+        values[1].to_bits()
     };
     let mut found = Vec::new();
-    let mut open = vec![(0, value(0), absmax, value(absmax))];
-    while let Some((low, low_value, high, high_value)) = open.pop() {
-        if low_value.to_bits() == high_value.to_bits() {
-            continue;
+    for sign in [0, sign(dtype)] {
+        let mut open = vec![(0, value(sign), absmax, value(absmax | sign))];
+        while let Some((low, low_value, high, high_value)) = open.pop() {
+            if low_value == high_value {
+                continue;
+            }
+            if high - low == 1 {
+                found.push(high);
+                continue;
+            }
+            let middle = low + (high - low) / 2;
+            let middle_value = value(middle | sign);
+            open.extend([(low, low_value, middle, middle_value), (middle, middle_value, high, high_value)]);
         }
-        if high - low == 1 {
-            found.push(high);
-            continue;
-        }
-        let middle = low + (high - low) / 2;
-        let middle_value = value(middle);
-        open.extend([(middle, middle_value, high, high_value), (low, low_value, middle, middle_value)]);
     }
+    found.sort_unstable();
+    found.dedup();
     found
 }
 
@@ -185,7 +205,7 @@ pub fn boundaries(format: Format, dtype: Dtype, absmax: u32) -> Vec<u32> {
 pub fn non_finite_cases(format: Format, dtype: Dtype) -> Vec<Case> {
     let block = format.info().block;
     let (infinity, sign) = (infinity(dtype), sign(dtype));
-    let n = 5 * block + 3;
+    let n = if format.info().whole_blocks { 6 * block } else { 5 * block + 3 };
     let mut cases = Vec::new();
     for (name, bits) in
         [("NaN", infinity + 1), ("-NaN", sign | (infinity + 5)), ("+Inf", infinity), ("-Inf", sign | infinity)]
@@ -211,7 +231,10 @@ pub fn packed_cases(format: Format) -> Vec<(String, Packed)> {
         .collect();
     let mut random = SplitMix::new(3);
     for i in 0..200 {
-        let n_elems = 1 + random.below(4 * info.block as u64);
+        let mut n_elems = 1 + random.below(4 * info.block as u64);
+        if info.whole_blocks {
+            n_elems = n_elems.next_multiple_of(info.block as u64);
+        }
         let bytes = |n: u64, random: &mut SplitMix| (0..n).map(|_| random.next().to_le_bytes()[0]).collect::<Vec<u8>>();
         let codes = bytes(info.codes_bytes(n_elems), &mut random);
         let scales = bytes(info.scales_bytes(n_elems), &mut random);

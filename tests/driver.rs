@@ -72,7 +72,8 @@ fn dispatch_by_hand(gpu: &Gpu, kernel: Kernel, source: &str, inputs: &[&[u8]], n
 fn case(format: Format, dtype: Dtype) -> selftest::Case {
     let block = format.info().block;
     let cases = selftest::cases(format, dtype);
-    let wanted = format!("ordinary, {} elements", 5 * block + 7);
+    let n = if format.info().whole_blocks { 67 * block } else { 5 * block + 7 };
+    let wanted = format!("ordinary, {n} elements");
     cases.into_iter().find(|case| case.name == wanted).expect("a case of that name")
 }
 
@@ -84,7 +85,7 @@ fn what_lies_past_the_last_block_stays_untouched() {
             let case = case(kernel.format, kernel.dtype);
             let n_elems = u32::try_from(case.weights().len()).expect("small");
             let expected = quantize(kernel.format, case.weights()).expect("finite");
-            let packed = || [padded_codes(kernel, expected.codes(), n_elems), expected.scales().to_vec()];
+            let packed = || [padded_codes(kernel, expected.codes(), n_elems), scale_words(kernel, expected.scales())];
             let inputs = match kernel.direction {
                 Direction::Quantize => vec![case.bytes.clone()],
                 Direction::Dequantize => packed().to_vec(),
@@ -107,6 +108,16 @@ fn what_lies_past_the_last_block_stays_untouched() {
     }
 }
 
+/// Scales as the kernels take them: a word each.
+fn scale_words(kernel: Kernel, scales: &[u8]) -> Vec<u8> {
+    let word = |scale: &[u8]| {
+        let mut word = [0; 4];
+        word[..scale.len()].copy_from_slice(scale);
+        word
+    };
+    scales.chunks_exact(kernel.format.info().scale.n_bytes()).flat_map(word).collect()
+}
+
 fn padded_codes(kernel: Kernel, codes: &[u8], n_elems: u32) -> Vec<u8> {
     let info = kernel.format.info();
     let mut codes = codes.to_vec();
@@ -125,19 +136,29 @@ fn a_changed_constant_is_noticed() {
         let difference = |source: &str| {
             let outputs = dispatch_by_hand(&gpu, kernel, source, &[&case.bytes], n_elems);
             let codes = outputs[0][..expected.codes().len()].to_vec();
-            let scales = outputs[1][..expected.scales().len()].to_vec();
+            let width = kernel.format.info().scale.n_bytes();
+            let n_blocks = expected.scales().len() / width;
+            // On the device a scale takes a word, whatever its type.
+            let scales = outputs[1].chunks_exact(4).take(n_blocks).flat_map(|word| word[..width].to_vec()).collect();
             let actual = wgquant::Packed::from_parts(kernel.format, n_elems.into(), codes, scales).expect("sizes fit");
             selftest::packed_difference(case.weights(), &expected, &actual)
         };
         let source = kernel.source();
         assert_eq!(difference(&source), None, "{}", kernel.label());
-        for (from, to) in
-            [("+ (K - 1u) / 2u) / K", "+ (K - 1u) / 2u) / (K + 2u)"), ("let block = ", "let block = 1u + ")]
-        {
+        let mut n_changed = 0;
+        for (from, to) in [
+            ("let block = ", "let block = 1u + "),
+            ("+ (K - 1u) / 2u) / K", "+ (K - 1u) / 2u) / (K + 2u)"), // sym4, sym8
+            ("scaled(rounded, ", "scaled(rounded + 0x200000u, "),    // the formats with a reciprocal
+            ("i32(scale) + 21", "i32(scale) + 20"),                  // mxfp4
+        ] {
             let broken = source.replace(from, to);
-            assert_ne!(broken, source, "{}: {from:?} is not in the text", kernel.label());
-            assert!(difference(&broken).is_some(), "{}: {to:?} went unnoticed", kernel.label());
+            if broken != source {
+                n_changed += 1;
+                assert!(difference(&broken).is_some(), "{}: {to:?} went unnoticed", kernel.label());
+            }
         }
+        assert!(n_changed >= 2, "{}: {n_changed} constants to change", kernel.label());
     }
 }
 

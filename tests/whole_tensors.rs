@@ -250,13 +250,14 @@ fn a_block_size_of_zero_is_an_error() {
 #[test]
 fn parts_of_the_wrong_size_are_refused() {
     for &format in Format::ALL {
-        let (n_codes, n_scales) = (format.info().codes_bytes(65), format.info().scales_bytes(65));
+        let n_elems = if format.info().whole_blocks { 96 } else { 65 };
+        let (n_codes, n_scales) = (format.info().codes_bytes(n_elems), format.info().scales_bytes(n_elems));
         let part = |n: u64| vec![0; usize::try_from(n).expect("small")];
-        assert!(Packed::from_parts(format, 65, part(n_codes), part(n_scales)).is_ok(), "{format}");
+        assert!(Packed::from_parts(format, n_elems, part(n_codes), part(n_scales)).is_ok(), "{format}");
         for (codes, scales) in
             [(n_codes - 1, n_scales), (n_codes + 1, n_scales), (n_codes, n_scales - 1), (n_codes, n_scales + 4)]
         {
-            let refused = Packed::from_parts(format, 65, part(codes), part(scales));
+            let refused = Packed::from_parts(format, n_elems, part(codes), part(scales));
             assert!(matches!(refused, Err(Error::PackedSize { .. })), "{format}: {codes} and {scales} bytes");
         }
     }

@@ -13,7 +13,8 @@ const CODE_MASK: u32 = (1u << BITS) - 1u;
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(3) var<storage, read_write> scales: array<u32>; // (n_blocks)
-// All ones less the flat index of the first element that is NaN or infinite; 0 where there is none.
+// [0]: all ones less the flat index of the first element that is NaN or infinite, or of the first element of the first
+// block whose scale its type can't hold; 0 where there is none.
 @group(0) @binding(4) var<storage, read_write> status: array<atomic<u32>, 2>;
 
 // Weights in this block: BLOCK but for a short last one.
@@ -21,6 +22,6 @@ fn n_valid(block: u32) -> u32 {
     return min(params.n_elems - block * BLOCK, BLOCK);
 }
 
-fn report_non_finite(index: u32) {
+fn report(index: u32) {
     atomicMax(&status[0], ~index);
 }

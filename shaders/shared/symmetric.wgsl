@@ -30,8 +30,13 @@ fn finish_word(word: u32) -> u32 {
 fn decode(scale: u32, code: u32) -> u32 {
     let negative = (code >> (BITS - 1u)) == 1u;
     let magnitude = select(code, (K + K + 2u) - code, negative);
-    let rounded = round_to_output(magnitude * significand(scale), exponent(scale));
+    let rounded = round_to_output(magnitude * significand(scale), i32(exponent(scale)));
     return rounded | select(0u, OUT_SIGN, negative);
+}
+
+// An f32 scale always fits.
+fn overflows(scale: u32) -> bool {
+    return false;
 }
 
 // The code −K−1, which no writer makes.

@@ -55,6 +55,8 @@ pub(crate) fn codes_dtype(info: &FormatInfo) -> StoredDtype {
 pub(crate) fn scales_dtype(info: &FormatInfo) -> StoredDtype {
     match info.scale {
         ScaleType::F32 => StoredDtype::F32,
+        ScaleType::F16 => StoredDtype::F16,
+        ScaleType::E8M0 | ScaleType::Nested => StoredDtype::U8,
     }
 }
 

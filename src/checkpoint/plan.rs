@@ -49,7 +49,7 @@ impl Plan {
             let text = "was quantized by wgquant already: give the original, or run wgquant dequantize on it first";
             return Err(Error::Refused(text.to_owned()));
         }
-        let selected = options.selection.select(source.tensors())?;
+        let selected = options.selection.select(source.tensors(), format)?;
         let chosen = || source.tensors().iter().zip(&selected.quantize);
         refuse_clashes(source, chosen().filter(|&(_, &quantize)| quantize).map(|(tensor, _)| tensor))?;
 

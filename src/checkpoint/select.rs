@@ -5,6 +5,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use super::StoredDtype;
 use super::safetensors::TensorInfo;
 use crate::error::{Error, Result};
+use crate::format::Format;
 
 /// Elements that a tensor needs to be quantized, unless told otherwise.
 pub const DEFAULT_MIN_ELEMENTS: u64 = 4096;
@@ -22,6 +23,9 @@ pub struct Selection {
     pub exclude: Vec<String>,
     /// Smaller tensors are left alone. `None`: [`DEFAULT_MIN_ELEMENTS`] without `include`, and any size with it.
     pub min_elements: Option<u64>,
+    /// Whether a tensor whose rows are no multiple of the format's block, where that is needed, is copied through. If not,
+    /// it is refused.
+    pub copy_unfit: bool,
 }
 
 /// What the selection gives for each tensor, and what a person should know of it.
@@ -38,8 +42,8 @@ impl Selection {
     ///
     /// # Errors
     /// [`Error::Refused`] for a pattern that is none, one that matches nothing, and an included tensor that can't be
-    /// quantized.
-    pub(crate) fn select(&self, tensors: &[TensorInfo]) -> Result<Selected> {
+    /// quantized, be it for its type or for its rows.
+    pub(crate) fn select(&self, tensors: &[TensorInfo], format: Format) -> Result<Selected> {
         let (include, exclude) = (patterns("--include", &self.include)?, patterns("--exclude", &self.exclude)?);
         for (option, patterns) in [("--include", &include), ("--exclude", &exclude)] {
             for pattern in patterns {
@@ -53,7 +57,7 @@ impl Selection {
         }
         let min_elements = self.min_elements.unwrap_or(if include.is_empty() { DEFAULT_MIN_ELEMENTS } else { 0 });
         let mut selected = Selected { quantize: Vec::with_capacity(tensors.len()), notices: Vec::new() };
-        let mut other_floats = Vec::new();
+        let (mut other_floats, mut unfit_names) = (Vec::new(), Vec::new());
         for tensor in tensors {
             let named = include.iter().find(|pattern| pattern.is_match(&tensor.name));
             let wanted = if include.is_empty() { tensor.shape.len() >= MIN_DIMENSIONS } else { named.is_some() };
@@ -71,7 +75,21 @@ impl Selection {
             if candidate && tensor.float().is_none() && is_float(tensor.dtype) {
                 other_floats.push(format!("{} ({})", tensor.name, tensor.dtype));
             }
-            selected.quantize.push(candidate && tensor.float().is_some());
+            let quantize = candidate && tensor.float().is_some();
+            if quantize && !fits(tensor, format) {
+                if !self.copy_unfit {
+                    return Err(unfit(tensor, format));
+                }
+                unfit_names.push(tensor.name.clone());
+            }
+            selected.quantize.push(quantize && fits(tensor, format));
+        }
+        if !unfit_names.is_empty() {
+            let block = format.info().block;
+            selected.notices.push(format!(
+                "copied as they are, because their rows are no multiple of {block}: {}",
+                short_list(&unfit_names)
+            ));
         }
         if !other_floats.is_empty() {
             selected.notices.push(format!(
@@ -88,6 +106,24 @@ impl Selection {
         }
         Ok(selected)
     }
+}
+
+/// Whether a tensor's rows can be packed.
+fn fits(tensor: &TensorInfo, format: Format) -> bool {
+    let (info, row) = (format.info(), tensor.shape.last().copied().unwrap_or(1));
+    !info.whole_blocks || row.is_multiple_of(info.block as u64)
+}
+
+fn unfit(tensor: &TensorInfo, format: Format) -> Error {
+    let any: Vec<_> = Format::ALL.iter().filter(|f| !f.info().whole_blocks).map(|f| f.name()).collect();
+    Error::Refused(format!(
+        "tensor {:?} has rows of {} elements, and {format} takes multiples of {}: use {}, which take any, or copy such \
+         tensors through with --copy-unfit",
+        tensor.name,
+        tensor.shape.last().copied().unwrap_or(1),
+        format.info().block,
+        any.join(", ")
+    ))
 }
 
 fn patterns(option: &str, globs: &[String]) -> Result<Vec<GlobMatcher>> {

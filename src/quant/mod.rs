@@ -3,6 +3,14 @@
 //! This is the specification that every kernel is held to, byte for byte. It is written with `f32` operations, each of
 //! which IEEE 754 rounds in one way only; the shaders reach the same bytes with integers alone.
 
+mod codebook;
+pub mod fp4;
+mod half_scale;
+pub mod mxfp4;
+pub mod nested;
+pub mod nf4;
+pub mod q4_0;
+pub mod q8_0;
 pub mod quant4bit;
 pub mod quant8bit;
 mod symmetric;
@@ -12,10 +20,13 @@ mod symmetric;
 pub struct Codec {
     /// Quantizes a block of at least one and at most [`block`](crate::FormatInfo::block) finite weights. `codes` comes
     /// zeroed and is as long as the block's packed codes, `scale` as long as one scale; both are little-endian.
-    pub quantize_block: fn(weights: &[f32], codes: &mut [u8], scale: &mut [u8]),
+    pub quantize_block: QuantizeBlock,
     /// The exact products of code value and scale, for as many elements as `out` has. An `f64` holds each of them.
     pub dequantize_block: DequantizeBlock,
 }
+
+/// See [`Codec::quantize_block`].
+pub type QuantizeBlock = fn(weights: &[f32], codes: &mut [u8], scale: &mut [u8]) -> Result<(), BlockFault>;
 
 /// See [`Codec::dequantize_block`].
 pub type DequantizeBlock = fn(codes: &[u8], scale: &[u8], out: &mut [f64]) -> Result<(), BlockFault>;
@@ -32,6 +43,8 @@ pub enum BlockFault {
     },
     /// A scale that no writer makes.
     Scale(f32),
+    /// A block whose scale its type can't hold.
+    ScaleOverflow(f32),
 }
 
 /// The largest |x| of a block; +0.0 where there is none.

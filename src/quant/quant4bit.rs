@@ -2,7 +2,7 @@
 //! `f32` scale a block. Its equations and obligations stand in `contracts/quantization-v1.yaml`.
 
 use super::{BlockFault, Codec, absmax, check_input, compression_ratio, symmetric};
-use crate::Result;
+use crate::error::Result;
 
 /// The largest code.
 pub const MAX_CODE: i8 = 7;
@@ -117,12 +117,13 @@ fn get(codes: &[u8], index: usize) -> u8 {
     if index.is_multiple_of(2) { codes[index / 2] >> 4 } else { codes[index / 2] & 0xf }
 }
 
-fn quantize_block(weights: &[f32], codes: &mut [u8], scale_bytes: &mut [u8]) {
+fn quantize_block(weights: &[f32], codes: &mut [u8], scale_bytes: &mut [u8]) -> Result<(), BlockFault> {
     let scale = scale(absmax(weights));
     for (index, &x) in weights.iter().enumerate() {
         put(codes, index, code(x, scale));
     }
     scale_bytes.copy_from_slice(&scale.to_le_bytes());
+    Ok(())
 }
 
 fn dequantize_block(codes: &[u8], scale: &[u8], out: &mut [f64]) -> Result<(), BlockFault> {

@@ -1,7 +1,7 @@
 //! `sym8`: symmetric 8-bit codes -127..=127, one `i8` an element, and one `f32` scale a block.
 
 use super::{BlockFault, Codec, absmax, check_input, compression_ratio, symmetric};
-use crate::Result;
+use crate::error::Result;
 
 /// The largest code.
 pub const MAX_CODE: i8 = 127;
@@ -84,12 +84,13 @@ impl Quantized8Bit {
     }
 }
 
-fn quantize_block(weights: &[f32], codes: &mut [u8], scale_bytes: &mut [u8]) {
+fn quantize_block(weights: &[f32], codes: &mut [u8], scale_bytes: &mut [u8]) -> Result<(), BlockFault> {
     let scale = scale(absmax(weights));
     for (code_byte, &x) in codes.iter_mut().zip(weights) {
         *code_byte = code(x, scale).cast_unsigned();
     }
     scale_bytes.copy_from_slice(&scale.to_le_bytes());
+    Ok(())
 }
 
 fn dequantize_block(codes: &[u8], scale: &[u8], out: &mut [f64]) -> Result<(), BlockFault> {

@@ -87,6 +87,9 @@ pub(crate) struct QuantizeArgs {
     /// Leave smaller tensors alone [default: 4096, or any size with --include]
     #[arg(long, value_name = "N")]
     pub(crate) min_elements: Option<u64>,
+    /// Copy tensors through whose rows are no multiple of the format's block, instead of refusing them
+    #[arg(long)]
+    pub(crate) copy_unfit: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArg,
     /// How much of the result to recompute on the CPU and compare

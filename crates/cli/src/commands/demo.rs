@@ -46,7 +46,7 @@ pub(crate) fn run(console: Console, args: &DemoArgs) -> anyhow::Result<()> {
         let mut options = QuantizeOptions::new(format);
         options.verify = Verify::Full;
         // Small tensors too, so that blocks and bytes are cut short everywhere.
-        options.selection = Selection { min_elements: Some(1), ..Selection::default() };
+        options.selection = Selection { min_elements: Some(1), copy_unfit: true, ..Selection::default() };
         let mut show = |progress: Progress<'_>| reporter.show(progress);
         let report = pollster::block_on(quantize(&engine, &original, &quantized, &options, &mut show))?;
         rows.push(row(&original, &quantized, &report)?);

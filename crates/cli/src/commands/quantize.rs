@@ -43,6 +43,7 @@ pub(crate) fn run(console: Console, args: &QuantizeArgs) -> anyhow::Result<()> {
             include: args.include.clone(),
             exclude: args.exclude.clone(),
             min_elements: args.min_elements,
+            copy_unfit: args.copy_unfit,
         },
         verify: args.verify,
         force: args.output.force,

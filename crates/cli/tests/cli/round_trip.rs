@@ -25,7 +25,24 @@ const WEIGHTS: [&str; 3] = ["a.weight", "b.weight", "c.weight"];
 #[test]
 fn three_types() {
     for &format in Format::ALL {
-        let folder = Folder::with("in", &file_at(&mixed(), &[("format", "pt"), ("a", "1")], 0));
+        let mut mixed = mixed();
+        if format.info().whole_blocks {
+            // Rows that are cut short are refused, unless they may be copied.
+            let folder = Folder::with("in", &file_at(&mixed, &[], 0));
+            let quantize = ["quantize", "in", "-o", "out", "--device", "cpu", "--format", format.name()];
+            folder.fails(1, &quantize, "tensor \"a.weight\" has rows of 61 elements");
+            let report = folder.quantize(format.name(), &["--copy-unfit"]);
+            assert!(report["tensors"].as_array().unwrap().iter().all(|tensor| tensor["action"] == "copied"));
+            for (name, shape) in
+                [("a.weight", vec![70, 64]), ("b.weight", vec![65, 96]), ("c.weight", vec![2, 3, 1024])]
+            {
+                let old = mixed.iter_mut().find(|tensor| tensor.name == name).unwrap();
+                *old = floats(old.name, old.dtype, &shape, 5);
+            }
+        }
+        let mixed = || mixed.iter();
+        let folder =
+            Folder::with("in", &file_at(&mixed().cloned().collect::<Vec<_>>(), &[("format", "pt"), ("a", "1")], 0));
         let report = folder.quantize(format.name(), &["--verify", "full"]);
         folder.ok(&["verify", "in", "out"]);
         folder.ok(&["dequantize", "out", "-o", "back", "--device", "cpu"]);
@@ -34,9 +51,9 @@ fn three_types() {
         let (back, wide) = (folder.path("back"), folder.path("wide"));
         let (back, wide) = (SafetensorsFile::open(&back).unwrap(), SafetensorsFile::open(&wide).unwrap());
         assert_eq!(back.metadata(), SafetensorsFile::open(&folder.path("in")).unwrap().metadata());
-        assert_eq!(report["tensors"].as_array().unwrap().len(), mixed().len());
+        assert_eq!(report["tensors"].as_array().unwrap().len(), mixed().count());
 
-        for (tensor, entry) in mixed().iter().zip(report["tensors"].as_array().unwrap()) {
+        for (tensor, entry) in mixed().zip(report["tensors"].as_array().unwrap()) {
             assert_eq!(entry["name"], tensor.name);
             if !WEIGHTS.contains(&tensor.name) {
                 assert_eq!(entry["action"], "copied");

@@ -1,0 +1,65 @@
+// mxfp4 (OCP microscaling): the scale is 2^(e − 127), e = floor(log2 absmax) − 2 + 127, at least 0; codes are E2M1, the
+// nearest value, ties to the even code, 6 for everything beyond. Element j stands in the low nibble of byte j, element
+// j + 16 in the high one. A value that rounds to zero has code 0.
+
+const LARGEST_CODE: u32 = 7u;
+
+fn slot_of(e: u32) -> u32 {
+    return 2u * (e & 15u) + (e >> 4u);
+}
+
+fn larger(a: u32, b: u32) -> u32 {
+    return max(a & MAGNITUDE, b & MAGNITUDE);
+}
+
+fn scale_of(absmax: u32) -> u32 {
+    return max(absmax >> 23u, 2u) - 2u;
+}
+
+// The largest exponent is 252.
+fn overflows(scale: u32) -> bool {
+    return false;
+}
+
+// One less than the smallest |x| bits that reach each code.
+struct Coder {
+    below: array<u32, 7>,
+}
+
+fn coder(absmax: u32, scale: u32) -> Coder {
+    // The middles between neighbouring values, in quarters. One belongs to the even code of the two.
+    let e = i32(scale) + 21;
+    return Coder(array<u32, 7>(
+        round_to_f32(1u, e), round_to_f32(3u, e) - 1u, round_to_f32(5u, e), round_to_f32(7u, e) - 1u,
+        round_to_f32(10u, e), round_to_f32(14u, e) - 1u, round_to_f32(20u, e),
+    ));
+}
+
+fn encode(c: Coder, x: u32) -> u32 {
+    let a = x & MAGNITUDE;
+    let magnitude = select(0u, 1u, a > c.below[0]) + select(0u, 1u, a > c.below[1])
+        + select(0u, 1u, a > c.below[2]) + select(0u, 1u, a > c.below[3])
+        + select(0u, 1u, a > c.below[4]) + select(0u, 1u, a > c.below[5])
+        + select(0u, 1u, a > c.below[6]);
+    return magnitude + select(0u, 8u, x >= SIGN && magnitude > 0u);
+}
+
+fn finish_word(word: u32) -> u32 {
+    return word;
+}
+
+// Twice the magnitude of codes 0 to 7, a nibble each from the lowest: 0, 1, 2, 3, 4, 6, 8, 12.
+const HALVES: u32 = 0xc8643210u;
+
+fn decode(scale: u32, code: u32) -> u32 {
+    let halves = (HALVES >> (4u * (code & 7u))) & 15u;
+    return select(0u, OUT_SIGN, code > 8u) | round_to_output(halves, i32(scale) + 22);
+}
+
+fn has_invalid(word: u32) -> bool {
+    return false;
+}
+
+fn is_invalid(code: u32) -> bool {
+    return false;
+}

@@ -1,0 +1,54 @@
+// nf4: 4-bit NormalFloat. The code is how many midpoints between neighbouring values RN(x · RN(1/absmax)) exceeds,
+// strictly; the scale is absmax. A zero block has codes 7.
+
+const LARGEST_CODE: u32 = 15u;
+
+const VALUES = array<u32, 16>(
+    0xbf800000u, 0xbf3239b1u, 0xbf066b30u, 0xbeca32a0u,
+    0xbe91a24du, 0xbe3d353fu, 0xbdba7871u, 0x00000000u,
+    0x3da2faffu, 0x3e24cae3u, 0x3e7c04ddu, 0x3ead033au,
+    0x3ee1a4b8u, 0x3f1007abu, 0x3f3913b3u, 0x3f800000u,
+);
+
+fn value_of(code: u32) -> u32 {
+    var values = VALUES;
+    return values[code];
+}
+
+// One less than the smallest |x| bits that count: of a positive x, those that exceed each positive midpoint; of a negative
+// one, those that are not above each negative midpoint.
+struct Coder {
+    positive: array<u32, 8>,
+    negative: array<u32, 7>,
+}
+
+fn coder(absmax: u32, scale: u32) -> Coder {
+    let r = reciprocal_of(max(absmax, 1u)); // the elements of a zero block exceed nothing
+    return Coder(
+        array<u32, 8>(
+            below(r, 0x3d22faffu, true), below(r, 0x3df64862u, true),
+            below(r, 0x3e5067e0u, true), below(r, 0x3e9582d4u, true),
+            below(r, 0x3ec753f9u, true), below(r, 0x3f006d04u, true),
+            below(r, 0x3f248dafu, true), below(r, 0x3f5c89dau, true),
+        ),
+        array<u32, 7>(
+            below(r, 0x3d3a7871u, false), below(r, 0x3e0d38bcu, false),
+            below(r, 0x3e703cecu, false), below(r, 0x3eadea76u, false),
+            below(r, 0x3eeb8480u, false), below(r, 0x3f1c5270u, false),
+            below(r, 0x3f591cd8u, false),
+        ),
+    );
+}
+
+fn encode(c: Coder, x: u32) -> u32 {
+    let a = x & MAGNITUDE;
+    let up = select(0u, 1u, a > c.positive[0]) + select(0u, 1u, a > c.positive[1])
+        + select(0u, 1u, a > c.positive[2]) + select(0u, 1u, a > c.positive[3])
+        + select(0u, 1u, a > c.positive[4]) + select(0u, 1u, a > c.positive[5])
+        + select(0u, 1u, a > c.positive[6]) + select(0u, 1u, a > c.positive[7]);
+    let down = select(0u, 1u, a > c.negative[0]) + select(0u, 1u, a > c.negative[1])
+        + select(0u, 1u, a > c.negative[2]) + select(0u, 1u, a > c.negative[3])
+        + select(0u, 1u, a > c.negative[4]) + select(0u, 1u, a > c.negative[5])
+        + select(0u, 1u, a > c.negative[6]);
+    return select(7u + up, 7u - down, (x & SIGN) != 0u);
+}

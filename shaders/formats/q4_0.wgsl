@@ -1,0 +1,96 @@
+// q4_0 (GGUF): d = extreme / −8, where extreme is the first element of largest |x|; id = RN(1/d), 0 where that is not
+// finite; code = min(15, trunc(RN(RN(x · id) + 8.5))). The scale is d as an f16. Element j stands in the low nibble of byte
+// j, element j + 16 in the high one.
+
+const LARGEST_CODE: u32 = 0u; // −8
+
+fn slot_of(e: u32) -> u32 {
+    return 2u * (e & 15u) + (e >> 4u);
+}
+
+// Of two elements the one of larger magnitude, the first of equals.
+fn larger(a: u32, b: u32) -> u32 {
+    return select(a, b, (b & MAGNITUDE) > (a & MAGNITUDE));
+}
+
+// RN(extreme / −8) as a binary32.
+fn divided(extreme: u32) -> u32 {
+    return ((extreme ^ SIGN) & SIGN) | round_to_f32(significand(extreme), i32(exponent(extreme)) - 3);
+}
+
+fn scale_of(extreme: u32) -> u32 {
+    let d = divided(extreme);
+    return ((d >> 16u) & 0x8000u) | round_to_f16(significand(d), i32(exponent(d)));
+}
+
+fn overflows(scale: u32) -> bool {
+    return (scale & 0x7fffu) == 0x7c00u;
+}
+
+// One less than the smallest |x| bits that change the code: upwards from 8 where x · id is positive, downwards where it is
+// negative. The sum with 8.5 rounds, too, so that some thresholds lie a little beyond the halves.
+struct Coder {
+    up: array<u32, 7>,
+    down: array<u32, 8>,
+    sign: u32, // of the elements whose product is negative
+}
+
+fn threshold(r: Reciprocal, t: u32, strict: bool) -> u32 {
+    // Without a finite reciprocal every code is 8.
+    if r.infinite {
+        return 0xffffffffu;
+    }
+    return below(r, t, strict);
+}
+
+fn coder(extreme: u32, scale: u32) -> Coder {
+    let r = reciprocal_of(max(divided(extreme) & MAGNITUDE, 1u));
+    return Coder(
+        array<u32, 7>(
+            threshold(r, 0x3efffff0u, false), threshold(r, 0x3fbffffcu, false),
+            threshold(r, 0x401ffffeu, false), threshold(r, 0x405ffffeu, false),
+            threshold(r, 0x408fffffu, false), threshold(r, 0x40afffffu, false),
+            threshold(r, 0x40cfffffu, false),
+        ),
+        array<u32, 8>(
+            threshold(r, 0x3f000004u, true), threshold(r, 0x3fc00002u, true),
+            threshold(r, 0x40200001u, true), threshold(r, 0x40600001u, true),
+            threshold(r, 0x40900000u, true), threshold(r, 0x40b00000u, true),
+            threshold(r, 0x40d00000u, true), threshold(r, 0x40f00000u, true),
+        ),
+        extreme & SIGN,
+    );
+}
+
+fn encode(c: Coder, x: u32) -> u32 {
+    let a = x & MAGNITUDE;
+    let up = select(0u, 1u, a > c.up[0]) + select(0u, 1u, a > c.up[1])
+        + select(0u, 1u, a > c.up[2]) + select(0u, 1u, a > c.up[3])
+        + select(0u, 1u, a > c.up[4]) + select(0u, 1u, a > c.up[5])
+        + select(0u, 1u, a > c.up[6]);
+    let down = select(0u, 1u, a > c.down[0]) + select(0u, 1u, a > c.down[1])
+        + select(0u, 1u, a > c.down[2]) + select(0u, 1u, a > c.down[3])
+        + select(0u, 1u, a > c.down[4]) + select(0u, 1u, a > c.down[5])
+        + select(0u, 1u, a > c.down[6]) + select(0u, 1u, a > c.down[7]);
+    return select(8u + up, 8u - down, (x & SIGN) == c.sign);
+}
+
+fn finish_word(word: u32) -> u32 {
+    return word;
+}
+
+// RN((code − 8) · d) in the output's type.
+fn decode(scale: u32, code: u32) -> u32 {
+    let d = widen_f16(scale);
+    let magnitude = select(code - 8u, 8u - code, code < 8u);
+    let sign = select(0u, OUT_SIGN, (code < 8u) != ((d & SIGN) != 0u));
+    return sign | round_to_output(magnitude * significand(d), i32(exponent(d)));
+}
+
+fn has_invalid(word: u32) -> bool {
+    return false;
+}
+
+fn is_invalid(code: u32) -> bool {
+    return false;
+}

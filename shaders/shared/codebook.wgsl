@@ -1,0 +1,48 @@
+// What nf4 and fp4 share: the scale is the block's largest |x|, elements are normalised by its rounded reciprocal, the
+// even element stands in the high nibble. `value_of`, the binary32 bits of a code's value, stands in the format's file.
+
+fn slot_of(e: u32) -> u32 {
+    return e ^ 1u;
+}
+
+fn larger(a: u32, b: u32) -> u32 {
+    return max(a & MAGNITUDE, b & MAGNITUDE);
+}
+
+fn scale_of(absmax: u32) -> u32 {
+    return absmax;
+}
+
+// An f32 scale always fits.
+fn overflows(scale: u32) -> bool {
+    return false;
+}
+
+fn finish_word(word: u32) -> u32 {
+    return word;
+}
+
+// RN(value · scale) in the output's type, from the exact 48-bit product.
+fn decode(scale: u32, code: u32) -> u32 {
+    let value = value_of(code);
+    let sign = select(0u, OUT_SIGN, (value & SIGN) != 0u);
+    if (value & MAGNITUDE) == 0u || scale == 0u {
+        return sign;
+    }
+    let s = scaled(significand(scale), i32(exponent(scale)));
+    let v = scaled(significand(value), i32(exponent(value)));
+    let product = multiply(v.significand, s.significand);
+    // Its leading 31 bits; the last of them stands for all that is cut off, far below the one that decides the rounding.
+    let cut = product.y & 0x1ffffu;
+    let leading = (product.x << 15u) | (product.y >> 17u) | select(0u, 1u, cut != 0u);
+    return sign | round_to_output(leading, v.exponent + s.exponent - 150 + 17);
+}
+
+// Every code is one that writers make.
+fn has_invalid(word: u32) -> bool {
+    return false;
+}
+
+fn is_invalid(code: u32) -> bool {
+    return false;
+}
