@@ -1,9 +1,9 @@
-//! The shaders' own functions over every finite binary32, against the reference.
+//! The shaders' own functions against the reference: over every finite binary32 as a block's maximum for the symmetric
+//! formats, over every so-manieth for the others.
 
 mod common;
 
 use wgquant::gpu::{Direction, Kernel, Params, Shape};
-use wgquant::quant::{quant4bit, quant8bit};
 use wgquant::{Dtype, Format, Gpu};
 
 /// Bits of the smallest infinity: every magnitude below is finite.
@@ -12,26 +12,66 @@ const INFINITY: u32 = 0x7f80_0000;
 /// Bit patterns a dispatch.
 const STEP: u32 = 1 << 23;
 
-/// A test entry point behind a kernel's text: for the block maximum A = `params.n_blocks` + index, the scale, and A's own
-/// code. It uses the kernel's functions and bindings.
+/// Stands for a scale that its type can't hold.
+const OVERFLOW: u32 = u32::MAX;
+
+/// A test entry point behind a kernel's text, for blocks of two elements: the first has the magnitude A = `params.n_blocks`
+/// + index · `params.n_elems`, the second any magnitude up to A. It uses the kernel's functions and bindings.
 const ENTRY_POINT: &str = "
 @compute @workgroup_size(256)
 fn every_scale(@builtin(global_invocation_id) gid: vec3<u32>) {
-    let absmax = params.n_blocks + gid.x;
-    let scale = scale_of(absmax);
-    scales[gid.x] = scale;
-    codes[gid.x] = finish_word(encode(coder(absmax, scale), absmax));
+    let absmax = params.n_blocks + gid.x * params.n_elems;
+    var h = absmax * 0x9e3779b1u;
+    h = (h ^ (h >> 15u)) * 0x85ebca77u;
+    h ^= h >> 13u;
+    let g = (h * 0xc2b2ae3du) ^ (h >> 16u);
+    let span = select(absmax + 1u, min(absmax + 1u, 0x2800000u), (h & 1u) == 1u);
+    let a = absmax | (h & SIGN);
+    let x = (absmax - g % span) | ((h << 1u) & SIGN);
+    let extreme = larger(larger(0u, a), x);
+    let scale = scale_of(extreme);
+    let c = coder(extreme, scale);
+    scales[gid.x] = select(scale, 0xffffffffu, overflows(scale));
+    codes[gid.x] = finish_word((encode(c, a) << (slot_of(0u) * BITS)) | (encode(c, x) << (slot_of(1u) * BITS)));
 }";
 
-/// Runs the entry point for every `A < limit` and compares its scale and code with `reference(A)`. Gives how many differ,
-/// and the first.
-fn differing_maxima(
-    gpu: &Gpu,
-    format: Format,
-    source: &str,
-    limit: u32,
-    reference: impl Fn(f32) -> (f32, u32) + Sync,
-) -> (usize, Option<u32>) {
+/// The block that the entry point makes of a magnitude. Every second one has an element within five powers of two of the
+/// maximum, where codes differ; the others have any at all.
+fn block_of(absmax: u32) -> [f32; 2] {
+    let mut h = absmax.wrapping_mul(0x9e37_79b1);
+    h = (h ^ (h >> 15)).wrapping_mul(0x85eb_ca77);
+    h ^= h >> 13;
+    let g = h.wrapping_mul(0xc2b2_ae3d) ^ (h >> 16);
+    let span = if h & 1 == 1 { (absmax + 1).min(0x0280_0000) } else { absmax + 1 };
+    [absmax | (h & (1 << 31)), (absmax - g % span) | ((h << 1) & (1 << 31))].map(f32::from_bits)
+}
+
+/// What the reference makes of that block: its scale's bits, and the word of its first codes.
+fn reference(format: Format, absmax: u32) -> (u32, u32) {
+    let info = format.info();
+    let (mut codes, mut scale) = ([0; 64], [0; 4]);
+    let quantized = (info.codec.quantize_block)(
+        &block_of(absmax),
+        &mut codes[..info.block_codes_bytes()],
+        &mut scale[..info.scale.n_bytes()],
+    );
+    let scale = if quantized.is_ok() { u32::from_le_bytes(scale) } else { OVERFLOW };
+    (scale, u32::from_le_bytes([codes[0], codes[1], codes[2], codes[3]]))
+}
+
+/// What was found of a format.
+#[derive(Debug, Default)]
+struct Found {
+    n_compared: usize,
+    n_overflows: usize,
+    n_differing: usize,
+    /// The first magnitude of those that differ, with the scale and the codes of shader and reference.
+    first: Option<String>,
+}
+
+/// Runs the entry point for every `stride`-th magnitude below `limit`, and compares scale and codes with the reference.
+/// Where the scale overflows, that both say so.
+fn compare(gpu: &Gpu, format: Format, source: &str, limit: u32, stride: u32) -> Found {
     let device = gpu.device();
     let label = format!("every scale of {format}");
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
@@ -59,9 +99,10 @@ fn differing_maxima(
             .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() }),
     });
 
-    let (mut n_differing, mut first) = (0, None);
-    for start in (0..limit).step_by(STEP as usize) {
-        let uniform = Params { n_elems: 0, n_blocks: start, _pad0: 0, _pad1: 0 };
+    let mut found = Found::default();
+    let n_magnitudes = limit.div_ceil(stride);
+    for first in (0..n_magnitudes).step_by(STEP as usize) {
+        let uniform = Params { n_elems: stride, n_blocks: first * stride, _pad0: 0, _pad1: 0 };
         gpu.queue().write_buffer(&params, 0, bytemuck::bytes_of(&uniform));
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         {
@@ -74,26 +115,36 @@ fn differing_maxima(
         let read = |buffer| pollster::block_on(gpu.read_buffer(buffer)).expect("readable");
         let (codes, scales) = (read(&codes), read(&scales));
         let (codes, scales): (&[u32], &[u32]) = (bytemuck::cast_slice(&codes), bytemuck::cast_slice(&scales));
-        let differs = |a: u32| {
-            let (scale, code) = reference(f32::from_bits(a));
-            (scales[(a - start) as usize], codes[(a - start) as usize]) != (scale.to_bits(), code)
+
+        let n = STEP.min(n_magnitudes - first);
+        let compare_part = |part: std::ops::Range<u32>| {
+            let mut found = Found::default();
+            for index in part {
+                let absmax = (first + index) * stride;
+                let (expected, actual) = (reference(format, absmax), (scales[index as usize], codes[index as usize]));
+                found.n_compared += 1;
+                if expected.0 == OVERFLOW && actual.0 == OVERFLOW {
+                    found.n_overflows += 1;
+                } else if expected != actual {
+                    found.n_differing += 1;
+                    found.first.get_or_insert_with(|| format!("A = {absmax:#010x}: {actual:#x?}, not {expected:#x?}"));
+                }
+            }
+            found
         };
-        let end = start.saturating_add(STEP).min(limit);
-        let middle = start + (end - start) / 2;
-        let found: Vec<(usize, Option<u32>)> = std::thread::scope(|scope| {
-            let halves = [start..middle, middle..end].map(|range| {
-                scope.spawn(|| {
-                    let mut differing = range.filter(|&a| differs(a));
-                    let first = differing.next();
-                    (usize::from(first.is_some()) + differing.count(), first)
-                })
-            });
+        let parts: Vec<Found> = std::thread::scope(|scope| {
+            let halves = [0..n / 2, n / 2..n].map(|part| scope.spawn(|| compare_part(part)));
             halves.into_iter().map(|half| half.join().expect("no panic")).collect()
         });
-        n_differing += found.iter().map(|(n, _)| n).sum::<usize>();
-        first = first.or_else(|| found.iter().find_map(|&(_, first)| first));
+        for part in parts {
+            found.n_compared += part.n_compared;
+            found.n_overflows += part.n_overflows;
+            found.n_differing += part.n_differing;
+            found.first = found.first.or(part.first);
+        }
     }
-    (n_differing, first)
+    eprintln!("{format}: {found:?}");
+    found
 }
 
 fn source(format: Format) -> String {
@@ -101,36 +152,66 @@ fn source(format: Format) -> String {
     kernel.source() + ENTRY_POINT
 }
 
-fn sym4(a: f32) -> (f32, u32) {
-    let scale = quant4bit::scale(a);
-    (scale, quant4bit::nibble(quant4bit::code(a, scale)).into())
-}
-
-fn sym8(a: f32) -> (f32, u32) {
-    let scale = quant8bit::scale(a);
-    (scale, quant8bit::code(a, scale).cast_unsigned().into())
+/// Holds a format to the reference. Only formats whose scale is an f16 have magnitudes that overflow it.
+fn holds(format: Format, stride: u32) {
+    let gpu = common::open(&common::adapter_names()[0]);
+    let found = compare(&gpu, format, &source(format), INFINITY, stride);
+    assert_eq!(found.n_differing, 0, "first at {:?}", found.first);
+    assert_eq!(found.n_compared, INFINITY.div_ceil(stride) as usize);
+    assert_eq!(found.n_overflows > 0, format.info().scale.n_bytes() == 2, "{found:?}");
 }
 
 #[test]
 fn every_finite_maximum_gives_the_reference_scale_and_code_in_sym4() {
-    let gpu = common::open(&common::adapter_names()[0]);
-    let (n, first) = differing_maxima(&gpu, Format::Sym4, &source(Format::Sym4), INFINITY, sym4);
-    assert_eq!(n, 0, "first at A = {first:#010x?}");
+    holds(Format::Sym4, 1);
 }
 
 #[test]
 fn every_finite_maximum_gives_the_reference_scale_and_code_in_sym8() {
-    let gpu = common::open(&common::adapter_names()[0]);
-    let (n, first) = differing_maxima(&gpu, Format::Sym8, &source(Format::Sym8), INFINITY, sym8);
-    assert_eq!(n, 0, "first at A = {first:#010x?}");
+    holds(Format::Sym8, 1);
 }
 
-/// One rounding constant changed in the text must be found.
+/// A stride that is odd, so that all low bits occur. Every exponent has thousands of magnitudes.
+const STRIDE: u32 = 211;
+
+#[test]
+fn maxima_over_all_exponents_give_the_reference_scale_and_codes_in_nf4() {
+    holds(Format::Nf4, STRIDE);
+}
+
+#[test]
+fn maxima_over_all_exponents_give_the_reference_scale_and_codes_in_fp4() {
+    holds(Format::Fp4, STRIDE);
+}
+
+#[test]
+fn maxima_over_all_exponents_give_the_reference_scale_and_codes_in_q4_0() {
+    holds(Format::Q4_0, STRIDE);
+}
+
+#[test]
+fn maxima_over_all_exponents_give_the_reference_scale_and_codes_in_q8_0() {
+    holds(Format::Q8_0, STRIDE);
+}
+
+#[test]
+fn maxima_over_all_exponents_give_the_reference_scale_and_codes_in_mxfp4() {
+    holds(Format::Mxfp4, STRIDE);
+}
+
+/// One constant changed in the text must be found: in a scale, in a threshold's last bit, in a code.
 #[test]
 fn a_wrong_constant_is_found() {
     let gpu = common::open(&common::adapter_names()[0]);
-    let broken = source(Format::Sym4).replace("+ (K - 1u)) / K", "+ (K - 2u)) / K");
-    assert_ne!(broken, source(Format::Sym4));
-    let (n, first) = differing_maxima(&gpu, Format::Sym4, &broken, 0x0100_0000 + STEP, sym4);
-    assert!(n > 1_000_000, "only {n} found, first {first:#010x?}");
+    for (format, stride, limit, right, wrong, at_least) in [
+        (Format::Sym4, 1, 0x0100_0000 + STEP, "+ (K - 1u)) / K", "+ (K - 2u)) / K", 1_000_000),
+        (Format::Nf4, 2111, INFINITY, "0x3e5067e0u", "0x3e5167e0u", 1),
+        (Format::Q4_0, 2111, INFINITY, "0x3fbffffcu", "0x3fb00000u", 1),
+        (Format::Fp4, 2111, INFINITY, "0x32547610u", "0x32547601u", 10_000),
+    ] {
+        let broken = source(format).replace(right, wrong);
+        assert_ne!(broken, source(format));
+        let found = compare(&gpu, format, &broken, limit, stride);
+        assert!(found.n_differing >= at_least, "{format}: only {found:?}");
+    }
 }
