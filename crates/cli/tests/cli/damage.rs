@@ -38,7 +38,7 @@ fn expected(name: &str, format: wgquant::Format, at: u64) -> String {
 /// Every byte of a file, header and all, by what the command runs.
 #[test]
 fn every_flipped_byte_is_found_and_named() {
-    for &format in wgquant::Format::ALL {
+    for &format in wgquant::Format::ALL.iter().filter(|format| !format.info().containers.is_empty()) {
         let folder = quantized(format.name());
         let (original, damaged) = (folder.path("in"), folder.path("out"));
         let whole = folder.read("out");
