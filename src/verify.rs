@@ -3,7 +3,8 @@
 use crate::cpu;
 use crate::dtype::Weights;
 use crate::error::{Error, Result};
-use crate::format::{Format, ScaleType};
+use crate::format::{Format, FormatInfo, ScaleType};
+use crate::quant::BlockFault;
 use crate::random::SplitMix;
 
 /// How much of a result is recomputed on the CPU and compared.
@@ -207,7 +208,8 @@ impl Checker<'_> {
                 return mismatch("scale", 0, expected_scale[at], actual_scale[at]);
             }
             if let Some(at) = first_difference(expected_codes, actual_codes) {
-                return mismatch("code", at * 8 / info.bits, expected_codes[at], actual_codes[at]);
+                let index = differing_element(info, expected_codes, actual_codes, actual_scale, block.len());
+                return mismatch("code", index.unwrap_or(at * 8 / info.bits), expected_codes[at], actual_codes[at]);
             }
 
             let mut values = [0.0; cpu::MAX_BLOCK];
@@ -216,6 +218,20 @@ impl Checker<'_> {
             self.figures.add_block(block_number, block, values);
         }
         Ok(())
+    }
+}
+
+/// The first element of a block that two runs of codes decode to different values: where it stands in the bytes is up to
+/// the format. `None` where only the padding of a short block differs.
+fn differing_element(info: &FormatInfo, expected: &[u8], actual: &[u8], scale: &[u8], n_elems: usize) -> Option<usize> {
+    let values = |codes: &[u8]| {
+        let mut values = [0.0; cpu::MAX_BLOCK];
+        (info.codec.dequantize_block)(codes, scale, &mut values[..n_elems]).map(|()| values)
+    };
+    match (values(expected), values(actual)) {
+        (Ok(expected), Ok(actual)) => (0..n_elems).find(|&i| expected[i].to_bits() != actual[i].to_bits()),
+        (_, Err(BlockFault::Code { index, .. })) => Some(index),
+        _ => None,
     }
 }
 
@@ -258,6 +274,12 @@ mod tests {
                 panic!("{format}: not found")
             };
             assert_eq!((found.block, found.part), (1, "code"));
+            // The lowest bit of byte 3 belongs to the low nibble: element 7, or element 3 of the GGUF order.
+            let element = match (format, format.info().bits) {
+                (_, 8) | (Format::Q4_0 | Format::Mxfp4, _) => 3,
+                _ => 7,
+            };
+            assert_eq!(found.index, format.info().block as u64 + element, "{format}");
             assert!(found.to_string().contains("a GPU"));
 
             if format.info().scale == ScaleType::Nested {
