@@ -6,6 +6,7 @@
 mod check;
 mod data;
 mod dequantize;
+mod gguf;
 mod inspect;
 mod layout;
 mod native;
