@@ -110,6 +110,11 @@ def main(checkpoint, wgquant):
                     codes, scales = ours.get_tensor(weight), ours.get_tensor(f"{weight}.scales")
                     found, theirs = compare(name, x, codes, scales)
                     counts.update(found)
+                    if n == 0:
+                        # One byte changed must be found: the comparison can fail.
+                        damaged = codes.copy()
+                        damaged[damaged.size // 2] ^= 0x11
+                        assert compare(name, x, damaged, scales)[0]["OTHER"] > 0, name
                     mine = values.get_tensor(weight).reshape(-1)
                     # Values of the same codes and scales: equal bits, but for the sign of zero.
                     differ = (mine.view(np.uint32) != theirs.view(np.uint32)) & ~((mine == 0) & (theirs == 0))

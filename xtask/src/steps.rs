@@ -62,7 +62,7 @@ fn set_up(root: &Path, summary: &mut Summary) -> Result<()> {
 }
 
 /// The cargo that runs this, in the workspace's root.
-fn cargo(root: &Path) -> Command {
+pub(crate) fn cargo(root: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root);
     command

@@ -1,0 +1,43 @@
+//! The live comparison with the peers' own code: `cargo xtask interop`.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::fixture;
+use crate::steps::{cargo, run};
+
+/// Where the virtual environment is, in an ignored folder. It stays there between runs.
+const VENV: &str = ".fixtures/interop/venv";
+/// The peers, each with its version.
+const REQUIREMENTS: &str = "tests/interop/requirements.txt";
+/// What is run; each takes the real checkpoint and our binary.
+const SCRIPTS: [&str; 1] = ["tests/interop/checkpoint.py"];
+
+/// Installs the peers where they are missing, builds our binary, and runs every script.
+pub(crate) fn interop(root: &Path) -> Result<()> {
+    println!("==> real checkpoint");
+    fixture::ensure(root)?;
+    println!("==> peers");
+    let python = root.join(VENV).join("bin/python");
+    if !python.exists() {
+        let mut venv = Command::new("python3");
+        run(venv.current_dir(root).args(["-m", "venv", VENV])).context("Debian has this in python3-venv")?;
+    }
+    let mut pip = Command::new(&python);
+    pip.current_dir(root).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", REQUIREMENTS]);
+    run(&mut pip)
+        .context("llama-cpp-python is compiled, for which it needs a C++ compiler; the others are downloads")?;
+    println!("==> wgquant");
+    run(cargo(root).args(["build", "--locked", "--profile", "checked", "--package", "wgquant-cli"]))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder));
+    for script in SCRIPTS {
+        println!("==> {script}");
+        let mut compare = Command::new(&python);
+        compare.current_dir(root).arg(script).arg(fixture::PATH).arg(target.join("checked/wgquant"));
+        // Results must not depend on cores, nor on what a hub serves today.
+        run(compare.env("OMP_NUM_THREADS", "2").env("HF_HUB_OFFLINE", "1").env("PYTHONDONTWRITEBYTECODE", "1"))?;
+    }
+    Ok(())
+}
