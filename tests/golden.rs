@@ -71,11 +71,12 @@ fn kind_of_code(format: Format, x: f32, block: &[f32], ours: u8, theirs: u8) -> 
     let same_sign = ours / 8 == theirs / 8 || is_zero(ours) || is_zero(theirs);
     let mut levels = fp4::values()[..8].to_vec();
     levels.sort_by(f32::total_cmp);
+    if high != low + 1 || !same_sign {
+        return None;
+    }
     let (midpoint, pivot) = ((levels[low] + levels[high]) / 2.0, PIVOTS[low]);
     let n = (x * (1.0 / absmax)).abs();
-    if high != low + 1 || !same_sign {
-        None
-    } else if n == midpoint && x < 0.0 {
+    if n == midpoint && x < 0.0 {
         Some("a tie of a negative value")
     } else if midpoint.min(pivot) <= n && n <= midpoint.max(pivot) {
         Some("between midpoint and pivot")
