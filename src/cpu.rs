@@ -3,7 +3,7 @@
 use crate::dtype::{Dtype, Weights};
 use crate::error::{Error, Result};
 use crate::format::{Format, FormatInfo};
-use crate::packed::Packed;
+use crate::packed::{Packed, zeroed, zeroed_parts};
 use crate::quant::BlockFault;
 
 /// No format has larger blocks.
@@ -22,10 +22,9 @@ pub(crate) const MAX_BLOCK: usize = 64;
 /// ```
 pub fn quantize<'a>(format: Format, weights: impl Into<Weights<'a>>) -> Result<Packed> {
     let weights = weights.into();
-    let mut packed = Packed::zeroed(format, weights.len())?;
-    let (codes, scales) = packed.parts_mut();
-    quantize_into(format, weights, 0, codes, scales)?;
-    Ok(packed)
+    let (mut codes, mut scales) = zeroed_parts(format.info(), weights.len())?;
+    quantize_into(format, weights, 0, &mut codes, &mut scales)?;
+    Packed::from_stream(format, weights.len() as u64, codes, scales)
 }
 
 /// Dequantizes a tensor with the CPU reference into little-endian elements of `dtype`. Each value is the exact product of
@@ -35,9 +34,8 @@ pub fn quantize<'a>(format: Format, weights: impl Into<Weights<'a>>) -> Result<P
 /// [`Error::InvalidCode`] or [`Error::InvalidScale`] for bytes that no writer makes, [`Error::Overflow`] for a value
 /// beyond `dtype`'s range.
 pub fn dequantize(packed: &Packed, dtype: Dtype) -> Result<Vec<u8>> {
-    let n_elems = usize::try_from(packed.n_elems()).map_err(|_| Error::Empty)?;
-    let mut out = vec![0; n_elems * dtype.n_bytes()];
-    dequantize_into(packed.format(), packed.codes(), packed.scales(), 0, dtype, &mut out)?;
+    let mut out = zeroed(packed.n_elems().saturating_mul(dtype.n_bytes() as u64))?;
+    dequantize_into(packed.format(), packed.codes(), &packed.stream_scales(), 0, dtype, &mut out)?;
     Ok(out)
 }
 

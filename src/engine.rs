@@ -5,6 +5,7 @@ use crate::dtype::{Dtype, Weights};
 use crate::error::Result;
 use crate::format::Format;
 use crate::gpu::Gpu;
+use crate::packed::PackedChunk;
 
 /// Elements that the CPU path takes at a time.
 const CPU_CHUNK_ELEMS: u64 = 1 << 20;
@@ -17,17 +18,6 @@ pub enum Engine {
     Cpu,
     /// A GPU.
     Gpu(Gpu),
-}
-
-/// A piece of a packed tensor: whole blocks, but for the tensor's last.
-#[derive(Debug, Clone, Copy)]
-pub struct PackedChunk<'a> {
-    /// Flat index of its first element, a multiple of the format's block.
-    pub first_elem: u64,
-    /// Packed codes of its elements.
-    pub codes: &'a [u8],
-    /// One scale a block.
-    pub scales: &'a [u8],
 }
 
 impl Engine {

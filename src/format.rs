@@ -2,7 +2,7 @@
 //! row here.
 
 use crate::error::{Error, Result};
-use crate::quant::{Codec, fp4, mxfp4, nf4, q4_0, q8_0, quant4bit, quant8bit};
+use crate::quant::{Codec, fp4, mxfp4, nested, nf4, q4_0, q8_0, quant4bit, quant8bit};
 
 /// How a block's scale is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,6 +186,30 @@ formats! {
         codec: fp4::CODEC,
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/fp4.wgsl")],
     };
+    /// [`Format::Nf4`] with double quantization of its scales.
+    Nf4Dq => FormatInfo {
+        name: "nf4-dq",
+        summary: "nf4 with its scales quantized in turn (double quantization)",
+        bits: 4,
+        block: 64,
+        scale: ScaleType::Nested,
+        whole_blocks: false,
+        containers: &[],
+        codec: nf4::CODEC,
+        shader: &[shader!("shared/wide.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/nf4.wgsl")],
+    };
+    /// [`Format::Fp4`] with double quantization of its scales.
+    Fp4Dq => FormatInfo {
+        name: "fp4-dq",
+        summary: "fp4 with its scales quantized in turn (double quantization)",
+        bits: 4,
+        block: 64,
+        scale: ScaleType::Nested,
+        whole_blocks: false,
+        containers: &[],
+        codec: fp4::CODEC,
+        shader: &[shader!("shared/wide.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/fp4.wgsl")],
+    };
     /// GGUF's 4-bit format.
     Q4_0 => FormatInfo {
         name: "q4_0",
@@ -273,10 +297,25 @@ impl FormatInfo {
         }
     }
 
-    /// Bytes of all scales.
+    /// Bytes of all scales, as blocks' codecs and streams of pieces have them: of nested ones, before they are quantized.
     #[must_use]
     pub fn scales_bytes(&self, n_elems: u64) -> u64 {
         self.n_blocks(n_elems) * self.scale.n_bytes() as u64
+    }
+
+    /// Bytes of all scales, as they are stored.
+    #[must_use]
+    pub fn stored_scales_bytes(&self, n_elems: u64) -> u64 {
+        self.n_blocks(n_elems) * self.scale.stored_bytes() as u64
+    }
+
+    /// Second-level scales, one `f32` each; 0 where scales are not nested.
+    #[must_use]
+    pub fn n_nested_blocks(&self, n_elems: u64) -> u64 {
+        match self.scale {
+            ScaleType::Nested => self.n_blocks(n_elems).div_ceil(nested::NESTED_BLOCK as u64),
+            _ => 0,
+        }
     }
 
     /// Bytes of the packed codes of one whole block.
@@ -289,7 +328,11 @@ impl FormatInfo {
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
     pub fn bits_per_weight(&self) -> f64 {
-        self.bits as f64 + (self.scale.n_bytes() * 8) as f64 / self.block as f64
+        let nested = match self.scale {
+            ScaleType::Nested => 32.0 / nested::NESTED_BLOCK as f64,
+            _ => 0.0,
+        };
+        self.bits as f64 + ((self.scale.stored_bytes() * 8) as f64 + nested) / self.block as f64
     }
 }
 

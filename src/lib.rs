@@ -19,8 +19,8 @@ pub mod verify;
 
 pub use cpu::{dequantize, dequantize_f32, quantize};
 pub use dtype::{Dtype, Weights};
-pub use engine::{Engine, PackedChunk};
+pub use engine::Engine;
 pub use error::{Error, Result};
 pub use format::{Container, Format, FormatInfo};
 pub use gpu::Gpu;
-pub use packed::Packed;
+pub use packed::{Packed, PackedChunk};

@@ -2,9 +2,22 @@
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::format::Format;
+use crate::format::{Format, FormatInfo, ScaleType};
+use crate::quant::nested::{self, NESTED_BLOCK, Nested};
 
-/// A tensor's packed codes and scales: `ceil(n · bits / 8)` bytes and one scale a block, planar, little-endian.
+/// A piece of a packed tensor: whole blocks, but for the tensor's last.
+#[derive(Debug, Clone, Copy)]
+pub struct PackedChunk<'a> {
+    /// Flat index of its first element, a multiple of the format's block.
+    pub first_elem: u64,
+    /// Packed codes of its elements.
+    pub codes: &'a [u8],
+    /// One scale a block; of a nested format, the `f32` scale before it is quantized.
+    pub scales: &'a [u8],
+}
+
+/// A tensor's packed codes and scales: `ceil(n · bits / 8)` bytes and one scale a block, planar, little-endian; where
+/// scales are nested, one byte a block, a second-level `f32` for 256 blocks, and an offset.
 ///
 /// Two of them are equal exactly if their bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,36 +26,58 @@ pub struct Packed {
     n_elems: u64,
     codes: Vec<u8>,
     scales: Vec<u8>,
+    /// Second-level scales and the offset, as bits; empty and 0 where scales are not nested.
+    nested_absmax: Vec<u8>,
+    nested_offset: u32,
 }
 
 impl Packed {
     /// A packed tensor from its parts.
     ///
     /// # Errors
-    /// [`Error::Empty`] for no weights, [`Error::PartialBlock`], [`Error::PackedSize`] if a part's length is not what `n_elems` calls for.
+    /// [`Error::Empty`] for no weights, [`Error::PartialBlock`], [`Error::PackedSize`] if a part's length is not what
+    /// `n_elems` calls for. Nested scales have more parts: [`Self::from_nested_parts`].
     pub fn from_parts(format: Format, n_elems: u64, codes: Vec<u8>, scales: Vec<u8>) -> Result<Self> {
+        Self::from_nested_parts(format, n_elems, codes, scales, Vec::new(), 0.0)
+    }
+
+    /// A packed tensor from all its parts: codes, scales as they are stored, and of nested ones the second-level scales
+    /// (little-endian `f32`) and the offset.
+    ///
+    /// # Errors
+    /// As [`Self::from_parts`].
+    pub fn from_nested_parts(
+        format: Format,
+        n_elems: u64,
+        codes: Vec<u8>,
+        scales: Vec<u8>,
+        nested_absmax: Vec<u8>,
+        nested_offset: f32,
+    ) -> Result<Self> {
         let info = format.info();
         info.check_len(n_elems)?;
-        for (what, expected, actual) in
-            [("codes", info.codes_bytes(n_elems), codes.len()), ("scales", info.scales_bytes(n_elems), scales.len())]
-        {
+        let nested_bytes = info.n_nested_blocks(n_elems) * size_of::<f32>() as u64;
+        for (what, expected, actual) in [
+            ("codes", info.codes_bytes(n_elems), codes.len()),
+            ("scales", info.stored_scales_bytes(n_elems), scales.len()),
+            ("second-level scales", nested_bytes, nested_absmax.len()),
+        ] {
             if expected != actual as u64 {
                 return Err(Error::PackedSize { what, format: info.name, n_elems, expected, actual: actual as u64 });
             }
         }
-        Ok(Self { format, n_elems, codes, scales })
+        let nested_offset = nested_offset.to_bits();
+        Ok(Self { format, n_elems, codes, scales, nested_absmax, nested_offset })
     }
 
-    /// Room for `n_elems` weights, all bytes 0.
-    pub(crate) fn zeroed(format: Format, n_elems: usize) -> Result<Self> {
-        let info = format.info();
-        let bytes = |n: u64| {
-            usize::try_from(n)
-                .map(|n| vec![0; n])
-                .map_err(|_| Error::Refused(format!("{n} bytes don't fit this machine's memory")))
-        };
-        let n_elems = n_elems as u64;
-        Self::from_parts(format, n_elems, bytes(info.codes_bytes(n_elems))?, bytes(info.scales_bytes(n_elems))?)
+    /// A packed tensor from codes and the scales that a stream gives: nested ones are quantized here.
+    pub(crate) fn from_stream(format: Format, n_elems: u64, codes: Vec<u8>, scales: Vec<u8>) -> Result<Self> {
+        if format.info().scale != ScaleType::Nested {
+            return Self::from_parts(format, n_elems, codes, scales);
+        }
+        let nested = nested::quantize(&bytemuck::pod_collect_to_vec(&scales));
+        let absmax = bytemuck::pod_collect_to_vec(&nested.absmax);
+        Self::from_nested_parts(format, n_elems, codes, nested.codes, absmax, nested.offset)
     }
 
     /// The format.
@@ -63,21 +98,40 @@ impl Packed {
         &self.codes
     }
 
-    /// One scale a block, little-endian.
+    /// One scale a block, little-endian, as it is stored.
     #[must_use]
     pub fn scales(&self) -> &[u8] {
         &self.scales
     }
 
-    /// Codes and scales, to be filled.
-    pub(crate) fn parts_mut(&mut self) -> (&mut [u8], &mut [u8]) {
-        (&mut self.codes, &mut self.scales)
+    /// The nested scales' parts; `None` where scales are not nested.
+    #[must_use]
+    pub fn nested(&self) -> Option<Nested> {
+        (self.format.info().scale == ScaleType::Nested).then(|| Nested {
+            codes: self.scales.clone(),
+            absmax: bytemuck::pod_collect_to_vec(&self.nested_absmax),
+            offset: f32::from_bits(self.nested_offset),
+        })
     }
 
-    /// Bytes of codes and scales together.
+    /// One scale a block, as blocks' codecs and streams take it: nested ones dequantized.
+    pub(crate) fn stream_scales(&self) -> std::borrow::Cow<'_, [u8]> {
+        match self.nested() {
+            None => (&self.scales).into(),
+            Some(Nested { codes, absmax, offset }) => {
+                let absmax = |index: usize| absmax.get(index / NESTED_BLOCK).copied().unwrap_or(f32::NAN);
+                let scale =
+                    |(index, &code): (usize, &u8)| nested::dequantize(code, absmax(index), offset).to_le_bytes();
+                codes.iter().enumerate().flat_map(scale).collect::<Vec<_>>().into()
+            }
+        }
+    }
+
+    /// Bytes of all parts together.
     #[must_use]
     pub fn size_in_bytes(&self) -> usize {
-        self.codes.len() + self.scales.len()
+        let offset = if self.nested_absmax.is_empty() { 0 } else { size_of::<f32>() };
+        self.codes.len() + self.scales.len() + self.nested_absmax.len() + offset
     }
 
     /// Bytes of the weights in `original` over packed bytes.
@@ -87,11 +141,28 @@ impl Packed {
         (self.n_elems * original.n_bytes() as u64) as f64 / self.size_in_bytes() as f64
     }
 
-    /// BLAKE3 over codes, then scales: the same on every GPU, CPU and browser, and in every container.
+    /// BLAKE3 over codes, then scales, then (of nested ones) second-level scales and offset: the same on every GPU, CPU
+    /// and browser, and in every container.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.codes).update(&self.scales);
+        if self.format.info().scale == ScaleType::Nested {
+            hasher.update(&self.nested_absmax).update(&self.nested_offset.to_le_bytes());
+        }
         *hasher.finalize().as_bytes()
     }
+}
+
+/// Zeroed codes and stream scales for `n_elems` weights.
+pub(crate) fn zeroed_parts(info: &FormatInfo, n_elems: usize) -> Result<(Vec<u8>, Vec<u8>)> {
+    let n_elems = n_elems as u64;
+    info.check_len(n_elems)?;
+    Ok((zeroed(info.codes_bytes(n_elems))?, zeroed(info.scales_bytes(n_elems))?))
+}
+
+/// `n_bytes` zeros, if they can be addressed.
+pub(crate) fn zeroed(n_bytes: u64) -> Result<Vec<u8>> {
+    let too_many = |_| Error::Refused(format!("{n_bytes} bytes don't fit this machine's memory"));
+    usize::try_from(n_bytes).map(|n| vec![0; n]).map_err(too_many)
 }

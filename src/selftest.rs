@@ -230,15 +230,17 @@ pub fn packed_cases(format: Format) -> Vec<(String, Packed)> {
         .filter_map(|case| Some((case.name.clone(), cpu::quantize(format, case.weights()).ok()?)))
         .collect();
     let mut random = SplitMix::new(3);
-    for i in 0..200 {
+    for i in 0..200_u32 {
         let mut n_elems = 1 + random.below(4 * info.block as u64);
         if info.whole_blocks {
             n_elems = n_elems.next_multiple_of(info.block as u64);
         }
         let bytes = |n: u64, random: &mut SplitMix| (0..n).map(|_| random.next().to_le_bytes()[0]).collect::<Vec<u8>>();
         let codes = bytes(info.codes_bytes(n_elems), &mut random);
-        let scales = bytes(info.scales_bytes(n_elems), &mut random);
-        if let Ok(tensor) = Packed::from_parts(format, n_elems, codes, scales) {
+        let scales = bytes(info.stored_scales_bytes(n_elems), &mut random);
+        let nested = bytes(info.n_nested_blocks(n_elems) * 4, &mut random);
+        let offset = f32::from_bits(0x3c00_0000 + i);
+        if let Ok(tensor) = Packed::from_nested_parts(format, n_elems, codes, scales, nested, offset) {
             packed.push((format!("random codes and scales {i}"), tensor));
         }
     }
@@ -313,7 +315,7 @@ fn about_data<T>(result: Result<T>) -> Result<Result<T>> {
 #[must_use]
 pub fn packed_difference(weights: Weights<'_>, expected: &Packed, actual: &Packed) -> Option<String> {
     let info = expected.format().info();
-    let scale_bytes = info.scale.n_bytes();
+    let scale_bytes = info.scale.stored_bytes();
     let scales = first_difference(expected.scales(), actual.scales()).map(|(at, n)| {
         let block = at / scale_bytes;
         let part = |scales: &[u8]| format!("{:02x?}", &scales[block * scale_bytes..][..scale_bytes]);
@@ -336,7 +338,11 @@ pub fn packed_difference(weights: Weights<'_>, expected: &Packed, actual: &Packe
             )
         })
     };
-    scales.or_else(codes)
+    let nested = || {
+        let (expected, actual) = (expected.nested(), actual.nested());
+        (expected != actual).then(|| format!("nested scales are {actual:?} for {expected:?}"))
+    };
+    scales.or_else(codes).or_else(nested)
 }
 
 fn values_difference(dtype: Dtype, expected: &[u8], actual: &[u8]) -> Option<String> {

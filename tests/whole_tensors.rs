@@ -251,7 +251,12 @@ fn a_block_size_of_zero_is_an_error() {
 fn parts_of_the_wrong_size_are_refused() {
     for &format in Format::ALL {
         let n_elems = if format.info().whole_blocks { 96 } else { 65 };
-        let (n_codes, n_scales) = (format.info().codes_bytes(n_elems), format.info().scales_bytes(n_elems));
+        let (n_codes, n_scales) = (format.info().codes_bytes(n_elems), format.info().stored_scales_bytes(n_elems));
+        if format.info().n_nested_blocks(n_elems) > 0 {
+            let refused = Packed::from_parts(format, n_elems, vec![0; 33], vec![0; 2]);
+            assert!(matches!(refused, Err(Error::PackedSize { what: "second-level scales", .. })), "{format}");
+            continue;
+        }
         let part = |n: u64| vec![0; usize::try_from(n).expect("small")];
         assert!(Packed::from_parts(format, n_elems, part(n_codes), part(n_scales)).is_ok(), "{format}");
         for (codes, scales) in

@@ -25,8 +25,8 @@ fn finish_word(word: u32) -> u32 {
 // RN(value · scale) in the output's type, from the exact 48-bit product.
 fn decode(scale: u32, code: u32) -> u32 {
     let value = value_of(code);
-    let sign = select(0u, OUT_SIGN, (value & SIGN) != 0u);
-    if (value & MAGNITUDE) == 0u || scale == 0u {
+    let sign = select(0u, OUT_SIGN, ((value ^ scale) & SIGN) != 0u);
+    if (value & MAGNITUDE) == 0u || (scale & MAGNITUDE) == 0u {
         return sign;
     }
     let s = scaled(significand(scale), i32(exponent(scale)));

@@ -7,6 +7,7 @@ mod check;
 mod container;
 mod data;
 mod dequantize;
+mod gguf;
 mod inspect;
 mod layout;
 mod output;

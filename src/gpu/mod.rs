@@ -21,10 +21,9 @@ pub use kernels::{Direction, Kernel, Params, STATUS_BYTES, Shape};
 pub use record::DevicePacked;
 
 use crate::dtype::{Dtype, Weights};
-use crate::engine::PackedChunk;
 use crate::error::{Error, Result};
 use crate::format::Format;
-use crate::packed::Packed;
+use crate::packed::{Packed, PackedChunk, zeroed, zeroed_parts};
 
 /// How long one piece may take. Software adapters need about a second for the largest.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -157,20 +156,19 @@ impl Gpu {
     /// [`Error::DeviceTimeout`], [`Error::Gpu`].
     pub async fn quantize<'a>(&self, format: Format, weights: impl Into<Weights<'a>>) -> Result<Packed> {
         let weights = weights.into();
-        let mut packed = Packed::zeroed(format, weights.len())?;
-        let (codes, scales) = packed.parts_mut();
+        let (mut codes, mut scales) = zeroed_parts(format.info(), weights.len())?;
         let (info, width) = (format.info(), weights.dtype().n_bytes());
         let mut read = |first: u64, out: &mut [u8]| {
             copy_from(weights.bytes(), first * width as u64, out);
             Ok(())
         };
         let mut write = |chunk: PackedChunk<'_>| {
-            copy_to(codes, info.codes_bytes(chunk.first_elem), chunk.codes);
-            copy_to(scales, info.scales_bytes(chunk.first_elem), chunk.scales);
+            copy_to(&mut codes, info.codes_bytes(chunk.first_elem), chunk.codes);
+            copy_to(&mut scales, info.scales_bytes(chunk.first_elem), chunk.scales);
             Ok(())
         };
         self.quantize_stream(format, weights.dtype(), weights.len() as u64, &mut read, &mut write).await?;
-        Ok(packed)
+        Packed::from_stream(format, weights.len() as u64, codes, scales)
     }
 
     /// Dequantizes a tensor into little-endian elements of `dtype`; the bytes are those of
@@ -179,12 +177,12 @@ impl Gpu {
     /// # Errors
     /// As [`dequantize`](crate::dequantize), and the GPU's as for [`Self::quantize`].
     pub async fn dequantize(&self, packed: &Packed, dtype: Dtype) -> Result<Vec<u8>> {
-        let n_bytes = packed.n_elems() * dtype.n_bytes() as u64;
-        let mut values = vec![0; usize::try_from(n_bytes).unwrap_or(usize::MAX)];
+        let mut values = zeroed(packed.n_elems().saturating_mul(dtype.n_bytes() as u64))?;
+        let all_scales = packed.stream_scales();
         let info = packed.format().info();
         let mut read = |first: u64, codes: &mut [u8], scales: &mut [u8]| {
             copy_from(packed.codes(), info.codes_bytes(first), codes);
-            copy_from(packed.scales(), info.scales_bytes(first), scales);
+            copy_from(&all_scales, info.scales_bytes(first), scales);
             Ok(())
         };
         let mut write = |first: u64, out: &[u8]| {

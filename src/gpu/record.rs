@@ -18,7 +18,8 @@ pub struct DevicePacked {
     pub n_elems: u64,
     /// Packed codes, whole blocks; what lies past the last element is 0.
     pub codes: wgpu::Buffer,
-    /// One scale a block, each in a little-endian word of its own.
+    /// One scale a block, each in a little-endian word of its own; of a nested format, the `f32` scale before it is
+    /// quantized, which [`Gpu::download`] does.
     pub scales: wgpu::Buffer,
     /// Two words, 0 where all is well. The first is not 0 if a weight was NaN or infinite (the codes and scales are then
     /// worthless) or a code is one that no writer makes; the second if a dequantized value was beyond the output type.
@@ -107,7 +108,7 @@ impl Gpu {
         codes.truncate(usize::try_from(info.codes_bytes(packed.n_elems)).unwrap_or(usize::MAX));
         let mut scales = Vec::new();
         narrow_scales(&self.read_buffer(&packed.scales).await?, info.scale.n_bytes(), &mut scales);
-        Packed::from_parts(packed.format, packed.n_elems, codes, scales)
+        Packed::from_stream(packed.format, packed.n_elems, codes, scales)
     }
 
     /// Reads a whole buffer (with `COPY_SRC` usage and a size that is a multiple of 4) back to host memory. This submits

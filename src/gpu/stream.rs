@@ -7,9 +7,9 @@ use super::plan::{self, Chunk};
 use super::{Gpu, lock};
 use crate::cpu;
 use crate::dtype::{Dtype, Weights};
-use crate::engine::PackedChunk;
 use crate::error::{Error, Result};
 use crate::format::Format;
+use crate::packed::PackedChunk;
 
 /// Pieces in flight: one is computed while the other is filled or read.
 const N_SLOTS: usize = 2;

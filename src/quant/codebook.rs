@@ -19,7 +19,8 @@ pub(super) fn pack(codes: impl Iterator<Item = u8>, out: &mut [u8]) {
 /// Exact products of a codebook's values and the scale.
 pub(super) fn dequantize(values: &[f32; 16], codes: &[u8], scale: &[u8], out: &mut [f64]) -> Result<(), BlockFault> {
     let scale = scale.try_into().map_or(f32::NAN, f32::from_le_bytes);
-    if !scale.is_finite() || scale.is_sign_negative() {
+    // A scale that was quantized in turn may come back a little below 0.
+    if !scale.is_finite() {
         return Err(BlockFault::Scale(scale));
     }
     for (index, value) in out.iter_mut().enumerate() {

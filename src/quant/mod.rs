@@ -67,6 +67,30 @@ pub(crate) fn check_input(weights: &[f32], block_size: usize) -> crate::Result<(
     }
 }
 
+/// Checks that codes and scales have the lengths that `n_elems` weights in blocks of `block_size` call for.
+pub(crate) fn check_parts(
+    format: &'static str,
+    n_elems: usize,
+    block_size: usize,
+    (codes, expected_codes): (usize, usize),
+    n_scales: usize,
+) -> crate::Result<()> {
+    if block_size == 0 {
+        return Err(crate::Error::BlockSizeZero);
+    }
+    let scale_bytes = size_of::<f32>();
+    for (what, expected, actual) in [
+        ("codes", expected_codes, codes),
+        ("scales", n_elems.div_ceil(block_size) * scale_bytes, n_scales * scale_bytes),
+    ] {
+        if expected != actual {
+            let (n_elems, expected, actual) = (n_elems as u64, expected as u64, actual as u64);
+            return Err(crate::Error::PackedSize { what, format, n_elems, expected, actual });
+        }
+    }
+    Ok(())
+}
+
 /// Original bytes (`f32`) over packed bytes, as they are: a short tail costs more than the formula for whole blocks.
 #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
 pub(crate) fn compression_ratio(n_elems: usize, packed_bytes: usize) -> f64 {

@@ -308,6 +308,29 @@ pub fn dequantize(code: u8, scale: f32, offset: f32) -> f32 {
     value(code) * scale + offset
 }
 
+/// A tensor's scales, quantized: codes, one second-level scale for 256 of them, and what was taken off.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Nested {
+    /// One code a block of the tensor.
+    pub codes: Vec<u8>,
+    /// One second-level scale for [`NESTED_BLOCK`] codes.
+    pub absmax: Vec<f32>,
+    /// The mean of all scales.
+    pub offset: f32,
+}
+
+/// Quantizes a tensor's scales, which are finite and not negative.
+#[must_use]
+pub fn quantize(scales: &[f32]) -> Nested {
+    let mut sum = ExactSum::default();
+    scales.iter().for_each(|&scale| sum.add(scale));
+    let offset = sum.mean();
+    let mut codes = vec![0; scales.len()];
+    let blocks = scales.chunks(NESTED_BLOCK).zip(codes.chunks_mut(NESTED_BLOCK));
+    let absmax = blocks.map(|(scales, codes)| quantize_block(scales, offset, codes)).collect();
+    Nested { codes, absmax, offset }
+}
+
 /// The exact sum of finite `f32` values that are not negative, as an integer multiple of 2^-149.
 #[derive(Debug, Clone, Default)]
 pub struct ExactSum {

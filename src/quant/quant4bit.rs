@@ -1,7 +1,7 @@
 //! `sym4`: symmetric 4-bit codes -7..=7, two's-complement nibbles, the even element in the **high** nibble, and one
 //! `f32` scale a block. Its equations and obligations stand in `contracts/quantization-v1.yaml`.
 
-use super::{BlockFault, Codec, absmax, check_input, compression_ratio, symmetric};
+use super::{BlockFault, Codec, absmax, check_input, check_parts, compression_ratio, symmetric};
 use crate::error::Result;
 
 /// The largest code.
@@ -80,8 +80,11 @@ impl Quantized4Bit {
     /// The weights back, as `RN(code · scale)`: within half a scale of the original, and zero for zero.
     ///
     /// # Errors
-    /// [`Error::InvalidCode`](crate::Error::InvalidCode) for the nibble 8 (-8), which no writer makes.
+    /// [`Error::InvalidCode`](crate::Error::InvalidCode) for the nibble 8 (-8), which no writer makes, and
+    /// [`Error::PackedSize`](crate::Error::PackedSize) if the fields don't fit each other.
     pub fn dequantize(&self) -> Result<Vec<f32>> {
+        let codes = (self.data.len(), self.len.div_ceil(2));
+        check_parts("sym4", self.len, self.block_size, codes, self.scales.len())?;
         (0..self.len)
             .map(|index| {
                 let nibble = get(&self.data, index);

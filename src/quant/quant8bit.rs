@@ -1,6 +1,6 @@
 //! `sym8`: symmetric 8-bit codes -127..=127, one `i8` an element, and one `f32` scale a block.
 
-use super::{BlockFault, Codec, absmax, check_input, compression_ratio, symmetric};
+use super::{BlockFault, Codec, absmax, check_input, check_parts, compression_ratio, symmetric};
 use crate::error::Result;
 
 /// The largest code.
@@ -51,8 +51,11 @@ impl Quantized8Bit {
     /// The weights back, as `RN(code · scale)`: within half a scale of the original, and zero for zero.
     ///
     /// # Errors
-    /// [`Error::InvalidCode`](crate::Error::InvalidCode) for the code -128, which no writer makes.
+    /// [`Error::InvalidCode`](crate::Error::InvalidCode) for the code -128, which no writer makes, and
+    /// [`Error::PackedSize`](crate::Error::PackedSize) if the fields don't fit each other.
     pub fn dequantize(&self) -> Result<Vec<f32>> {
+        let n_elems = self.data.len();
+        check_parts("sym8", n_elems, self.block_size, (n_elems, n_elems), self.scales.len())?;
         self.data
             .iter()
             .enumerate()
@@ -117,6 +120,16 @@ mod tests {
         assert_eq!(packed.size_in_bytes(), 5 + 8);
         let whole = quantize(&[1.0; 640], 64).expect("finite weights");
         assert!((whole.compression_ratio() - 32.0 / (8.0 + 32.0 / 64.0)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_are_refused() {
+        let packed = |block_size, scales| Quantized8Bit { data: vec![1; 5], scales, block_size };
+        assert!(matches!(packed(0, vec![1.0]).dequantize(), Err(crate::Error::BlockSizeZero)));
+        assert!(matches!(packed(3, vec![1.0]).dequantize(), Err(crate::Error::PackedSize { what: "scales", .. })));
+        let packed =
+            crate::quant::quant4bit::Quantized4Bit { data: vec![1], scales: vec![1.0], len: 5, block_size: 64 };
+        assert!(matches!(packed.dequantize(), Err(crate::Error::PackedSize { what: "codes", .. })));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask help` lists them.
 
 mod fixture;
+mod fuzz;
 mod packages;
 mod steps;
 
@@ -11,6 +12,7 @@ const HELP: &str = "\
 Commands:
   cargo xtask test    set up what the tests need, then formatting, clippy, documentation and every test
   cargo xtask setup   only set up what the tests need: software adapters where there is no GPU, a real checkpoint
+  cargo xtask fuzz N  hostile files for N seconds a reader (10 minutes each before a release)
   cargo xtask help    this text
 ";
 
@@ -20,6 +22,7 @@ fn main() -> ExitCode {
     let done = match arguments[..] {
         ["test"] => steps::test(root()),
         ["setup"] => steps::setup(root()),
+        ["fuzz", seconds] => fuzz::fuzz(root(), seconds),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())

@@ -6,11 +6,13 @@ use wgquant::checkpoint::{PackedFile, SafetensorsFile, verify};
 
 use crate::common::{Folder, Tensor, failure, file_at, floats, tensor};
 
-fn small() -> Vec<Tensor> {
+/// Small tensors with rows that are cut short, or whole where the format asks for that.
+fn small(whole: bool) -> Vec<Tensor> {
+    let rows = |cut| if whole { 64 } else { cut };
     vec![
-        floats("a", "F32", &[3, 65], 1),
+        floats("a", "F32", &[3, rows(65)], 1),
         tensor("ids", "I64", &[3], (0..24).collect()),
-        floats("b", "F16", &[1, 129], 2),
+        floats("b", "F16", &[2, rows(129)], 2),
         tensor("mask", "BOOL", &[5], vec![1, 0, 1, 0, 1]),
         floats("c", "BF16", &[2, 64], 4),
     ]
@@ -18,7 +20,8 @@ fn small() -> Vec<Tensor> {
 
 /// A folder with `small` as `in` and quantized as `out`.
 fn quantized(format: &str) -> Folder {
-    let folder = Folder::with("in", &file_at(&small(), &[("format", "pt")], 0));
+    let whole = wgquant::Format::from_name(format).unwrap().info().whole_blocks;
+    let folder = Folder::with("in", &file_at(&small(whole), &[("format", "pt")], 0));
     folder.quantize(format, &["--min-elements", "1"]);
     folder
 }
@@ -38,7 +41,7 @@ fn expected(name: &str, format: wgquant::Format, at: u64) -> String {
 /// Every byte of a file, header and all, by what the command runs.
 #[test]
 fn every_flipped_byte_is_found_and_named() {
-    for &format in wgquant::Format::ALL {
+    for &format in wgquant::Format::ALL.iter().filter(|format| !format.info().containers.is_empty()) {
         let folder = quantized(format.name());
         let (original, damaged) = (folder.path("in"), folder.path("out"));
         let whole = folder.read("out");
@@ -136,7 +139,7 @@ fn another_original_does_not_match() {
         let output = folder.run(&["verify", "other", "out", "--quiet"]);
         failure(&output, 1, wanted);
     };
-    let (pt, mut tensors) = ([("format", "pt")], small());
+    let (pt, mut tensors) = ([("format", "pt")], small(false));
     fails(&tensors, &[("format", "tf")], "out: its __metadata__ differs from the original's");
     fails(&tensors, &[], "out: its __metadata__ differs from the original's");
     fails(&tensors[1..], &pt, "tensor \"a\": is not in the original");
@@ -150,13 +153,13 @@ fn another_original_does_not_match() {
         &pt,
         "tensor \"a\": the quantized file records F32 of shape [3, 65], and the original has F32 of shape [65, 3]",
     );
-    tensors = small();
+    tensors = small(false);
     tensors[2].dtype = "BF16";
     fails(&tensors, &pt, "tensor \"b\": the quantized file records F16");
-    tensors = small();
+    tensors = small(false);
     tensors[1].dtype = "U64";
     fails(&tensors, &pt, "tensor \"ids\": the quantized file has I64 of shape [3], and the original has U64");
-    tensors = small();
+    tensors = small(false);
     tensors[4].bytes[2] ^= 0x40;
     fails(&tensors, &pt, "tensor \"c\", block 0: the ");
 }

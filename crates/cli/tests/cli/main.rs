@@ -1,5 +1,5 @@
 //! The command line as a person meets it: small generated files go in, and exit codes, sentences and files are looked at.
-//! `common` makes the files; the device is the CPU throughout.
+//! `common` makes the files; the device is the CPU, except where a real checkpoint goes through every adapter.
 #![cfg(test)]
 
 mod bad_input;
@@ -9,5 +9,6 @@ mod containers;
 mod damage;
 mod memory;
 mod output;
+mod real_checkpoint;
 mod round_trip;
 mod selection;

@@ -108,7 +108,8 @@ fn formats_adapters_and_demo() {
     assert!(folder.json(&["adapters"])["adapters"].is_array());
     folder.ok(&["adapters"]);
     let demo = folder.json(&["demo", "--device", "cpu"]);
-    assert_eq!(demo["formats"].as_array().unwrap().len(), wgquant::Format::ALL.len());
+    let n_writable = wgquant::Format::ALL.iter().filter(|format| !format.info().containers.is_empty()).count();
+    assert_eq!(demo["formats"].as_array().unwrap().len(), n_writable);
     for row in demo["formats"].as_array().unwrap() {
         assert_eq!(row["verified"], "full");
         assert!(row["sqnr_db"].as_f64().unwrap() > 15.0);

@@ -24,7 +24,7 @@ const WEIGHTS: [&str; 3] = ["a.weight", "b.weight", "c.weight"];
 /// Three types through both formats: parts, digests and dequantized values are the reference's, and the rest is as it was.
 #[test]
 fn three_types() {
-    for &format in Format::ALL {
+    for &format in Format::ALL.iter().filter(|format| !format.info().containers.is_empty()) {
         let mut mixed = mixed();
         if format.info().whole_blocks {
             // Rows that are cut short are refused, unless they may be copied.
