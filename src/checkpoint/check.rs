@@ -1,9 +1,9 @@
 //! What was written, read back and held against the original.
 
 use super::data::{Data, PIECE_BYTES};
-use super::native::PackedTensor;
 use super::progress::Ticker;
 use super::safetensors::TensorInfo;
+use super::weight::PackedTensor;
 use crate::dtype::Weights;
 use crate::error::{Error, Result};
 use crate::verify::{Checker, ErrorFigures, Verify, blocks_to_check};
@@ -24,23 +24,22 @@ pub(crate) fn check_blocks(
     ticker: &mut Ticker<'_>,
 ) -> Result<ErrorFigures> {
     let info = weight.format.info();
-    let (block, width) = (info.block as u64, weight.dtype.n_bytes() as u64);
+    let dtype = tensor.float().unwrap_or(weight.dtype);
+    let (block, width) = (info.block as u64, dtype.n_bytes() as u64);
     let piece_blocks = (PIECE_BYTES as u64 / (block * width)).max(1);
     let mut checker =
         Checker { format: weight.format, tensor: &tensor.name, made_by, figures: ErrorFigures::default() };
     let (mut input, mut codes, mut scales) = (Vec::new(), Vec::new(), Vec::new());
-    for range in blocks_to_check(verify, info.n_blocks(weight.n_elems), sample_seed(&tensor.name)) {
+    for range in blocks_to_check(verify, weight.n_blocks(), sample_seed(&tensor.name)) {
         let mut first_block = range.start;
         while first_block < range.end {
             let n_blocks = piece_blocks.min(range.end - first_block);
-            let first_elem = first_block * block;
-            let n_elems = (n_blocks * block).min(weight.n_elems - first_elem);
-            let codes_at = weight.codes_at + first_block * info.block_codes_bytes() as u64;
-            let scales_at = weight.scales_at + first_block * info.scale.n_bytes() as u64;
+            let (first_elem, n_elems) = (first_block * block, weight.elems_in(first_block, n_blocks));
+            resize(&mut codes, info.codes_bytes(n_elems))?;
+            resize(&mut scales, info.scales_bytes(n_elems))?;
             read(original, tensor.offset + first_elem * width, n_elems * width, &mut input)?;
-            read(packed, codes_at, info.codes_bytes(n_elems), &mut codes)?;
-            read(packed, scales_at, info.scales_bytes(n_elems), &mut scales)?;
-            checker.check(Weights::from_le_bytes(weight.dtype, &input)?, first_elem, &codes, &scales)?;
+            weight.read_blocks(packed, first_block, &mut codes, &mut scales)?;
+            checker.check(Weights::from_le_bytes(dtype, &input)?, first_elem, &codes, &scales)?;
             if verify == Verify::Full {
                 ticker.add(&tensor.name, n_elems * width);
             }
@@ -48,35 +47,6 @@ pub(crate) fn check_blocks(
         }
     }
     Ok(checker.figures)
-}
-
-/// Recomputes a weight's digest from the file and compares it with the one that stands there.
-///
-/// # Errors
-/// [`Error::BadFile`] if they differ, and [`Error::Io`].
-pub(crate) fn check_digest(packed: Data<'_>, weight: &PackedTensor) -> Result<[u8; 32]> {
-    let mut hasher = blake3::Hasher::new();
-    hash(&mut hasher, packed, weight.codes_at, weight.codes_bytes())?;
-    hash(&mut hasher, packed, weight.scales_at, weight.scales_bytes())?;
-    let actual = *hasher.finalize().as_bytes();
-    let mut recorded = [0; blake3::OUT_LEN];
-    packed.read_at(weight.digest_at, &mut recorded)?;
-    if actual != recorded {
-        return Err(Error::BadFile(format!(
-            "its codes and scales have the digest {}, and the file records {}: the file is damaged",
-            blake3::Hash::from(actual),
-            blake3::Hash::from(recorded)
-        )));
-    }
-    Ok(actual)
-}
-
-/// Adds bytes of a file to a hash.
-pub(crate) fn hash(hasher: &mut blake3::Hasher, data: Data<'_>, at: u64, n_bytes: u64) -> Result<()> {
-    data.for_each_piece(at, n_bytes, |_, bytes| {
-        hasher.update(bytes);
-        Ok(())
-    })
 }
 
 /// Compares a tensor that was copied through, bit for bit.
@@ -106,10 +76,15 @@ pub(crate) fn check_copy(
 
 /// Makes `buffer` the `n_bytes` at position `at`; callers keep to about [`PIECE_BYTES`].
 fn read(data: Data<'_>, at: u64, n_bytes: u64, buffer: &mut Vec<u8>) -> Result<()> {
+    resize(buffer, n_bytes)?;
+    data.read_at(at, buffer)
+}
+
+fn resize(buffer: &mut Vec<u8>, n_bytes: u64) -> Result<()> {
     let n_bytes = usize::try_from(n_bytes)
         .map_err(|_| Error::Refused(format!("{n_bytes} bytes at once don't fit this machine's memory")))?;
     buffer.resize(n_bytes, 0);
-    data.read_at(at, buffer)
+    Ok(())
 }
 
 fn sample_seed(name: &str) -> u64 {

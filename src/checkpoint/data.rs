@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// Bytes that are held of a tensor at a time when it is copied, hashed or compared.
 pub(crate) const PIECE_BYTES: usize = 1 << 20;
 
-/// The data section of a safetensors file: positions count from the first byte after the header.
+/// A section of a file that positions count in; of a safetensors file, what comes after the header.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Data<'a> {
     /// The open file.
@@ -42,7 +42,7 @@ impl Data<'_> {
         &self,
         at: u64,
         n_bytes: u64,
-        mut take: impl FnMut(u64, &[u8]) -> Result<()>,
+        mut take: impl FnMut(u64, &mut [u8]) -> Result<()>,
     ) -> Result<()> {
         let mut buffer = vec![0; piece_len(n_bytes)];
         let mut done = 0;

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use super::StoredDtype;
-use super::check::check_digest;
 use super::data::Data;
-use super::layout::{Layout, Part};
-use super::native::{NativeFile, PackedTensor};
-use super::output::Target;
+use super::layout::{Content, Layout, Part};
+use super::output::{Kind, Target};
+use super::packed_file::PackedFile;
 use super::progress::{Progress, Ticker};
 use super::quantize::Action;
 use super::safetensors::TensorInfo;
+use super::weight::PackedTensor;
 use crate::dtype::Dtype;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -37,7 +37,7 @@ pub struct DequantizedTensor {
     pub shape: Vec<u64>,
     /// Its type in the output.
     pub dtype: StoredDtype,
-    /// The digest that was found right; none for what was copied.
+    /// Its digest, found right where the file records one; none for what was copied.
     pub digest: Option<[u8; 32]>,
 }
 
@@ -54,11 +54,11 @@ pub struct DequantizeReport {
     pub tensors: Vec<DequantizedTensor>,
 }
 
-/// Turns a native file back into a plain safetensors file, which appears only when it is complete. Each weight's digest
-/// is checked first; what was copied is copied.
+/// Turns a quantized checkpoint back into a plain safetensors file, which appears only when it is complete. Each weight's
+/// digest is checked first, in containers that have them; what was copied is copied.
 ///
 /// # Errors
-/// [`Error::Refused`] before any work, [`Error::BadFile`] for a file that is damaged or not a native one,
+/// [`Error::Refused`] before any work, [`Error::BadFile`] for a file that is damaged or not quantized,
 /// [`Error::Overflow`] for a value beyond the output type's range, [`Error::Io`], and the GPU's. Nothing of the output
 /// remains.
 pub async fn dequantize(
@@ -68,18 +68,18 @@ pub async fn dequantize(
     options: DequantizeOptions,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<DequantizeReport> {
-    let source = NativeFile::open(input)?;
-    let target = Target::new(output, options.force, input)?;
+    let source = PackedFile::open(input)?;
+    let target = Target::new(output, options.force, source.source(), Kind::File)?;
     let parts: Vec<_> = source
         .weights()
         .iter()
         .map(|weight| weight_part(weight, options.dtype))
         .chain(source.copied().iter().map(Part::copy_of))
         .collect();
-    let layout = Layout::new(&source.original_metadata(), &parts).map_err(|error| error.in_file(output))?;
+    let layout = Layout::new(source.original_metadata(), &parts).map_err(|error| error.in_file(output))?;
     let out = target.create(&layout)?;
-    let mut ticker = Ticker::new(source.file().data_bytes(), progress);
-    let (from, to) = (source.file().data(), out.data());
+    let mut ticker = Ticker::new(source.source().data_bytes(), progress);
+    let (from, to) = (source.data(), out.data());
     let (weights_at, copied_at) = layout.offsets.split_at(source.weights().len());
     let mut tensors = Vec::with_capacity(parts.len());
 
@@ -88,7 +88,7 @@ pub async fn dequantize(
         let digest = dequantize_weight(engine, (from, weight), (to, at), dtype)
             .await
             .map_err(|error| place(error, &weight.name, input))?;
-        ticker.add(&weight.name, weight.n_bytes());
+        ticker.add(&weight.name, weight.n_bytes);
         let (name, shape) = (weight.name.clone(), weight.shape.clone());
         tensors.push(DequantizedTensor {
             name,
@@ -107,7 +107,7 @@ pub async fn dequantize(
         tensors.push(DequantizedTensor { name, was: Action::Copied, shape, dtype, digest: None });
     }
     out.finish(options.sync)?;
-    let (bytes_in, bytes_out) = (source.file().n_bytes(), layout.n_bytes());
+    let (bytes_in, bytes_out) = (source.source().n_bytes(), layout.n_bytes());
     Ok(DequantizeReport { adapter: engine.description(), bytes_in, bytes_out, tensors })
 }
 
@@ -118,18 +118,14 @@ async fn dequantize_weight(
     (to, at): (Data<'_>, u64),
     dtype: Dtype,
 ) -> Result<[u8; 32]> {
-    let digest = check_digest(from, weight)?;
+    let digest = weight.check_digest(from)?;
     let info = weight.format.info();
     engine
         .dequantize_stream(
             weight.format,
             dtype,
             weight.n_elems,
-            |first_elem, codes, scales| {
-                let first_block = first_elem / info.block as u64;
-                from.read_at(weight.codes_at + first_block * info.block_codes_bytes() as u64, codes)?;
-                from.read_at(weight.scales_at + first_block * info.scale.n_bytes() as u64, scales)
-            },
+            |first_elem, codes, scales| weight.read_blocks(from, first_elem / info.block as u64, codes, scales),
             |first_elem, values| to.write_at(at + first_elem * dtype.n_bytes() as u64, values),
         )
         .await?;
@@ -139,7 +135,13 @@ async fn dequantize_weight(
 fn weight_part(weight: &PackedTensor, dtype: Option<Dtype>) -> Part {
     let dtype = dtype.unwrap_or(weight.dtype);
     let n_bytes = weight.n_elems.saturating_mul(dtype.n_bytes() as u64);
-    Part { name: weight.name.clone(), dtype: dtype.into(), shape: weight.shape.clone(), n_bytes, is_digest: false }
+    Part {
+        name: weight.name.clone(),
+        dtype: dtype.into(),
+        shape: weight.shape.clone(),
+        n_bytes,
+        content: Content::Values,
+    }
 }
 
 /// Says where an error happened, unless it says so itself.

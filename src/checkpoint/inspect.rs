@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::StoredDtype;
-use super::native::{METADATA_KEY, NativeFile};
-use super::safetensors::SafetensorsFile;
+use super::container::detect;
+use super::packed_file::PackedFile;
+use super::source::Source;
 use crate::error::Result;
 use crate::format::{Container, Format};
 
@@ -20,33 +21,33 @@ pub struct InspectedTensor {
     pub shape: Vec<u64>,
     /// Its type, of a packed weight the one it had.
     pub dtype: StoredDtype,
-    /// Bytes in the file, scales and digest included.
+    /// Bytes in the file, of a packed weight those of all its parts.
     pub n_bytes: u64,
-    /// The digest that the file records.
+    /// The digest: what the file records, or else what its codes and scales give.
     pub digest: Option<[u8; 32]>,
 }
 
 /// What a file holds.
 #[derive(Debug, Clone)]
 pub struct InspectReport {
-    /// The container, if wgquant wrote it; `None` for a plain safetensors file.
+    /// The container; `None` for a plain file.
     pub container: Option<Container>,
     /// Bytes of the file.
     pub n_bytes: u64,
-    /// The entries of `__metadata__`, without wgquant's own.
+    /// The entries of `__metadata__`, without what the container added.
     pub metadata: BTreeMap<String, String>,
     /// The tensors: packed weights first, each kind by where it lies.
     pub tensors: Vec<InspectedTensor>,
 }
 
-/// Reads what a safetensors file holds, native or plain. Only headers and digests are read; [`verify`](super::verify())
-/// checks them.
+/// Reads what a checkpoint holds, quantized or plain. Only headers and digests are read, where there are digests;
+/// [`verify`](super::verify()) checks them.
 ///
 /// # Errors
-/// As [`SafetensorsFile::open`] and [`NativeFile::open`].
+/// As [`Source::open`] and [`PackedFile::open`].
 pub fn inspect(path: &Path) -> Result<InspectReport> {
-    let file = SafetensorsFile::open(path)?;
-    let n_bytes = file.n_bytes();
+    let source = Source::open(path)?;
+    let n_bytes = source.n_bytes();
     let plain = |tensor: &super::TensorInfo| InspectedTensor {
         name: tensor.name.clone(),
         format: None,
@@ -55,22 +56,23 @@ pub fn inspect(path: &Path) -> Result<InspectReport> {
         n_bytes: tensor.n_bytes,
         digest: None,
     };
-    if !file.metadata().contains_key(METADATA_KEY) {
-        let tensors = file.tensors().iter().map(plain).collect();
-        return Ok(InspectReport { container: None, n_bytes, metadata: file.metadata().clone(), tensors });
-    }
-    let native = NativeFile::from_file(file)?;
-    let mut tensors = Vec::with_capacity(native.weights().len() + native.copied().len());
-    for weight in native.weights() {
+    let Some(container) = detect(&source) else {
+        let tensors = source.tensors().iter().map(plain).collect();
+        return Ok(InspectReport { container: None, n_bytes, metadata: source.metadata().clone(), tensors });
+    };
+    let file = PackedFile::from_source(source, container)?;
+    let mut tensors = Vec::with_capacity(file.weights().len() + file.copied().len());
+    for weight in file.weights() {
         tensors.push(InspectedTensor {
             name: weight.name.clone(),
             format: Some(weight.format),
             shape: weight.shape.clone(),
             dtype: weight.dtype.into(),
-            n_bytes: weight.n_bytes(),
-            digest: Some(native.recorded_digest(weight)?),
+            n_bytes: weight.n_bytes,
+            digest: Some(file.digest(weight)?),
         });
     }
-    tensors.extend(native.copied().iter().map(plain));
-    Ok(InspectReport { container: Some(Container::Native), n_bytes, metadata: native.original_metadata(), tensors })
+    tensors.extend(file.copied().iter().map(plain));
+    let metadata = file.original_metadata().clone();
+    Ok(InspectReport { container: Some(container), n_bytes, metadata, tensors })
 }

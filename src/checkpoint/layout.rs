@@ -19,21 +19,42 @@ pub(crate) struct Part {
     pub(crate) dtype: StoredDtype,
     pub(crate) shape: Vec<u64>,
     pub(crate) n_bytes: u64,
-    /// Whether it comes after all that are not.
-    pub(crate) is_digest: bool,
+    pub(crate) content: Content,
+}
+
+/// What goes into a part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// A tensor of the input, bit for bit, or its dequantized values.
+    Values,
+    /// A weight's codes.
+    Codes,
+    /// A weight's scales.
+    Scales,
+    /// A weight's blocks, each its scale and then its codes.
+    Blocks,
+    /// A weight's digest, which comes after everything else.
+    Digest,
+    /// These bytes, which don't depend on any element.
+    Fixed(Vec<u8>),
 }
 
 impl Part {
     /// A tensor as it is.
     pub(crate) fn copy_of(tensor: &TensorInfo) -> Self {
         let TensorInfo { name, dtype, shape, n_bytes, .. } = tensor.clone();
-        Self { name, dtype, shape, n_bytes, is_digest: false }
+        Self { name, dtype, shape, n_bytes, content: Content::Values }
+    }
+
+    /// A tensor of these bytes.
+    pub(crate) fn fixed(name: String, dtype: StoredDtype, shape: Vec<u64>, bytes: Vec<u8>) -> Self {
+        Self { name, dtype, shape, n_bytes: bytes.len() as u64, content: Content::Fixed(bytes) }
     }
 }
 
 /// The header of an output file and the place of each part.
 ///
-/// Parts stand by the size of their elements, largest first, so that each is aligned for its type without gaps (which
+/// In a safetensors file parts stand by the size of their elements, largest first, so that each is aligned for its type without gaps (which
 /// safetensors does not allow); digests last; otherwise in the order they came in.
 #[derive(Debug)]
 pub(crate) struct Layout {
@@ -52,7 +73,7 @@ impl Layout {
     /// [`Error::Refused`] if the header would be longer than readers allow.
     pub(crate) fn new(metadata: &BTreeMap<String, String>, parts: &[Part]) -> Result<Self> {
         let mut order: Vec<usize> = (0..parts.len()).collect();
-        order.sort_by_key(|&ix| (parts[ix].is_digest, std::cmp::Reverse(parts[ix].dtype.bitsize())));
+        order.sort_by_key(|&ix| (parts[ix].content == Content::Digest, std::cmp::Reverse(parts[ix].dtype.bitsize())));
         let mut offsets = vec![0; parts.len()];
         let mut data_bytes = 0_u64;
         for &ix in &order {
@@ -121,9 +142,9 @@ impl Serialize for Header<'_> {
 mod tests {
     use super::*;
 
-    fn part(name: &str, dtype: StoredDtype, n: u64, is_digest: bool) -> Part {
+    fn part(name: &str, dtype: StoredDtype, n: u64, content: Content) -> Part {
         let n_bytes = n * dtype.bitsize() as u64 / 8;
-        Part { name: name.to_owned(), dtype, shape: vec![n], n_bytes, is_digest }
+        Part { name: name.to_owned(), dtype, shape: vec![n], n_bytes, content }
     }
 
     /// The header to the byte: metadata sorted, parts by the size of their elements, digests last, spaces to a multiple
@@ -131,12 +152,12 @@ mod tests {
     #[test]
     fn the_header_is_known_to_the_byte() {
         let parts = [
-            part("w", StoredDtype::U8, 33, false),
-            part("w.scales", StoredDtype::F32, 2, false),
-            part("w.blake3", StoredDtype::U8, 32, true),
-            part("half", StoredDtype::F16, 3, false),
-            part("ids", StoredDtype::I64, 1, false),
-            part("mask", StoredDtype::BOOL, 1, false),
+            part("w", StoredDtype::U8, 33, Content::Codes),
+            part("w.scales", StoredDtype::F32, 2, Content::Scales),
+            part("w.blake3", StoredDtype::U8, 32, Content::Digest),
+            part("half", StoredDtype::F16, 3, Content::Values),
+            part("ids", StoredDtype::I64, 1, Content::Values),
+            part("mask", StoredDtype::BOOL, 1, Content::Values),
         ];
         let metadata =
             [("wgquant", "{}"), ("format", "pt")].map(|(key, value)| (key.to_owned(), value.to_owned())).into();

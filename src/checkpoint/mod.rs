@@ -4,26 +4,31 @@
 //! the model, and an output is there only once it is complete: [`quantize()`], [`dequantize()`], [`verify()`], [`inspect()`].
 
 mod check;
+mod container;
 mod data;
 mod dequantize;
 mod gguf;
 mod inspect;
 mod layout;
-mod native;
 mod output;
+mod packed_file;
 mod plan;
 mod progress;
 mod quantize;
 mod safetensors;
 mod select;
+mod source;
 mod verify;
+mod weight;
 
 pub use self::dequantize::{DequantizeOptions, DequantizeReport, DequantizedTensor, dequantize};
 pub use self::inspect::{InspectReport, InspectedTensor, inspect};
-pub use self::native::{LAYOUT_VERSION, METADATA_KEY, NativeFile, PackedTensor};
+pub use self::packed_file::PackedFile;
 pub use self::progress::Progress;
 pub use self::quantize::{Action, QuantizeOptions, QuantizeReport, QuantizedTensor, quantize};
 pub use self::safetensors::{SafetensorsFile, TensorInfo};
 pub use self::select::{DEFAULT_MIN_ELEMENTS, Selection};
+pub use self::source::Source;
 pub use self::verify::{VerifiedTensor, VerifyReport, verify};
+pub use self::weight::PackedTensor;
 pub use ::safetensors::Dtype as StoredDtype;

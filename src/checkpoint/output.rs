@@ -2,11 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 
 use super::data::{Data, io_error};
 use super::layout::Layout;
+use super::source::{CONFIG_FILE, MODEL_FILE, Source};
 use crate::error::{Error, Result};
+
+/// What an output is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One file.
+    File,
+    /// A model's folder, with its weights in `model.safetensors`.
+    Folder,
+}
 
 /// A place that may be written to: looked at before any work.
 #[derive(Debug)]
@@ -14,17 +24,18 @@ pub(crate) struct Target {
     path: PathBuf,
     folder: PathBuf,
     force: bool,
+    kind: Kind,
 }
 
 impl Target {
     /// Looks at an output's path.
     ///
     /// # Errors
-    /// [`Error::Refused`] within [`Error::File`]: it is the input under whatever name, it exists and may not be replaced,
-    /// it is no regular file, or its folder is not there.
-    pub(crate) fn new(path: &Path, force: bool, input: &Path) -> Result<Self> {
+    /// [`Error::Refused`] within [`Error::File`]: it is the input under whatever name or a folder around it, it exists and
+    /// may not be replaced, it is something else than what is to be written, or its folder is not there.
+    pub(crate) fn new(path: &Path, force: bool, source: &Source, kind: Kind) -> Result<Self> {
         let refused = |text: &str| Err(Error::Refused(text.to_owned()).in_file(path));
-        if same_file(input, path) {
+        if same_file(source.path(), path) || same_file(source.file_path(), path) {
             return refused("the output is the input: give it another name");
         }
         let target = match std::fs::symlink_metadata(path) {
@@ -37,81 +48,208 @@ impl Target {
             },
             Ok(_) => path.to_owned(),
         };
-        if std::fs::metadata(&target).is_ok_and(|found| !found.is_file()) {
-            return refused("is no regular file, so it can't be replaced: give another name");
+        if let Ok(found) = std::fs::metadata(&target) {
+            match kind {
+                Kind::File if !found.is_file() => {
+                    return refused("is no regular file, so it can't be replaced: give another name");
+                }
+                Kind::Folder if !found.is_dir() => {
+                    return refused("is no folder, and the output is one, so it can't be replaced: give another name");
+                }
+                Kind::Folder if !is_model_folder(&target) => {
+                    return refused(
+                        "is a folder without a model, so it is not replaced: remove it, or give another name",
+                    );
+                }
+                Kind::Folder if contains(&target, source.file_path()) => {
+                    return refused("holds the input, so it can't be replaced: give another name");
+                }
+                Kind::File | Kind::Folder => {}
+            }
         }
         let folder = match target.parent() {
             Some(folder) if folder == Path::new("") => PathBuf::from("."),
             Some(folder) if target.file_name().is_some() => folder.to_owned(),
-            _ => return refused("is no name for a file"),
+            _ => return refused(if kind == Kind::File { "is no name for a file" } else { "is no name for a folder" }),
         };
         if !folder.is_dir() {
             return refused("its folder does not exist: make it first");
         }
-        Ok(Self { path: target, folder, force })
+        Ok(Self { path: target, folder, force, kind })
     }
 
-    /// Starts a file in the output's folder and writes the header.
+    /// Starts a file, or a folder with one, beside the output's final place, and writes the header.
     ///
     /// # Errors
     /// [`Error::Io`] within [`Error::File`].
     pub(crate) fn create(self, layout: &Layout) -> Result<Output> {
+        let failed = |error| io_error("can't be created", plain(error)).in_file(&self.path);
         let mut builder = tempfile::Builder::new();
         builder.prefix(".wgquant-").suffix(".tmp");
-        // What any program's files have (the umask still applies), instead of a temporary file's 0600.
+        // What any program's files have (the umask still applies), instead of 0600 and 0700.
         #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let temp = builder
-            .tempfile_in(&self.folder)
-            .map_err(|error| io_error("can't be created", plain(error)).in_file(&self.path))?;
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(match self.kind {
+            Kind::File => 0o666,
+            Kind::Folder => 0o777,
+        }));
+        let temp = match self.kind {
+            Kind::File => Temp::File(builder.tempfile_in(&self.folder).map_err(failed)?),
+            Kind::Folder => {
+                let folder = builder.tempdir_in(&self.folder).map_err(failed)?;
+                let mut options = std::fs::File::options();
+                let options = options.read(true).write(true).create_new(true);
+                let file = options.open(folder.path().join(MODEL_FILE)).map_err(failed)?;
+                Temp::Folder { folder, file }
+            }
+        };
         let output = Output { temp, target: self, data_start: layout.data_start() };
         Data { start: 0, ..output.data() }.write_at(0, &layout.header)?;
         Ok(output)
     }
 }
 
-/// A file in the making; dropped before [`Output::finish`], nothing of it remains.
+/// A file or folder in the making; dropped before [`Output::finish`], nothing of it remains.
 #[derive(Debug)]
 pub(crate) struct Output {
-    temp: NamedTempFile,
+    temp: Temp,
     target: Target,
     data_start: u64,
+}
+
+#[derive(Debug)]
+enum Temp {
+    File(NamedTempFile),
+    Folder { folder: TempDir, file: std::fs::File },
 }
 
 impl Output {
     /// Its data section, under its final name in messages.
     pub(crate) fn data(&self) -> Data<'_> {
-        Data { file: self.temp.as_file(), path: &self.target.path, start: self.data_start }
+        let file = match &self.temp {
+            Temp::File(temp) => temp.as_file(),
+            Temp::Folder { file, .. } => file,
+        };
+        Data { file, path: &self.target.path, start: self.data_start }
     }
 
-    /// Gives the file its name; `sync`: only once it is on the disk.
+    /// Writes another file into the folder that the output is.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Refused`] if another file has taken the name meanwhile.
-    pub(crate) fn finish(self, sync: bool) -> Result<()> {
-        let Self { temp, target: Target { path, folder, force }, .. } = self;
-        let failed = |what: &str, error| Err(io_error(what, error).in_file(&path));
-        if sync && let Err(error) = temp.as_file().sync_all() {
-            return failed("can't be flushed to the disk", error);
+    /// [`Error::Io`] within [`Error::File`].
+    pub(crate) fn add_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let Temp::Folder { folder, .. } = &self.temp else { return Ok(()) };
+        let written = std::fs::write(folder.path().join(name), bytes);
+        written.map_err(|error| io_error("can't be written", error).in_file(&self.target.path.join(name)))
+    }
+
+    /// Copies the files of the input's folder that hold no weights.
+    ///
+    /// # Errors
+    /// [`Error::Io`] within [`Error::File`].
+    pub(crate) fn carry_files(&self, source: &Source) -> Result<()> {
+        let (Temp::Folder { folder, .. }, Some(from)) = (&self.temp, source.folder()) else { return Ok(()) };
+        let unreadable = |error| io_error("can't be read", error).in_file(from);
+        for entry in std::fs::read_dir(from).map_err(unreadable)? {
+            let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).map_err(unreadable)?;
+            if !path.is_file() || holds_weights(&path) {
+                continue;
+            }
+            let copied = std::fs::File::open(&path).and_then(|mut from| {
+                let mut to = std::fs::File::create(folder.path().join(&name))?;
+                std::io::copy(&mut from, &mut to)
+            });
+            copied.map_err(|error| io_error("can't be copied", error).in_file(&path))?;
         }
-        let renamed = if force { temp.persist(&path) } else { temp.persist_noclobber(&path) };
-        match renamed.map_err(|error| error.error) {
-            Ok(_) => {}
+        Ok(())
+    }
+
+    /// Gives it its name; `sync`: only once it is on the disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Refused`] if something else has taken the name meanwhile.
+    pub(crate) fn finish(self, sync: bool) -> Result<()> {
+        let Self { temp, target: Target { path, folder, force, .. }, .. } = self;
+        let failed = |what: &str, error| io_error(what, error).in_file(&path);
+        if sync {
+            let synced = match &temp {
+                Temp::File(temp) => temp.as_file().sync_all(),
+                Temp::Folder { folder, .. } => sync_folder(folder.path()),
+            };
+            synced.map_err(|error| failed("can't be flushed to the disk", error))?;
+        }
+        let renamed = match temp {
+            Temp::File(temp) if force => temp.persist(&path).map(|_| ()).map_err(|error| error.error),
+            Temp::File(temp) => temp.persist_noclobber(&path).map(|_| ()).map_err(|error| error.error),
+            Temp::Folder { folder: temp, file } => {
+                drop(file);
+                rename_folder(temp, &path, &folder, force)
+            }
+        };
+        match renamed {
+            Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 let text = "appeared while this was running: give another name, or --force to replace it";
                 return Err(Error::Refused(text.to_owned()).in_file(&path));
             }
-            Err(error) => return failed("can't be given its name", plain(error)),
+            Err(error) => return Err(failed("can't be given its name", plain(error))),
         }
         // On Unix the new name itself is on the disk only once the folder is.
-        if cfg!(unix)
-            && sync
-            && let Err(error) = std::fs::File::open(&folder).and_then(|folder| folder.sync_all())
-        {
-            return failed("is complete, but its folder can't be flushed to the disk", error);
+        if cfg!(unix) && sync {
+            let synced = std::fs::File::open(&folder).and_then(|folder| folder.sync_all());
+            synced.map_err(|error| failed("is complete, but its folder can't be flushed to the disk", error))?;
         }
         Ok(())
     }
+}
+
+/// Gives a finished folder its name. One that has it already steps aside first, and comes back if that fails.
+fn rename_folder(temp: TempDir, path: &Path, parent: &Path, force: bool) -> std::io::Result<()> {
+    if std::fs::symlink_metadata(path).is_err() {
+        std::fs::rename(temp.path(), path)?;
+        let _ = temp.keep(); // its place is empty now
+        return Ok(());
+    }
+    // What took the name while this was running may be anything.
+    if !force || !is_model_folder(path) {
+        return Err(std::io::ErrorKind::AlreadyExists.into());
+    }
+    let aside = tempfile::Builder::new().prefix(".wgquant-").suffix(".old").tempdir_in(parent)?;
+    let old = aside.path().join("old");
+    std::fs::rename(path, &old)?;
+    if let Err(error) = std::fs::rename(temp.path(), path) {
+        if std::fs::rename(&old, path).is_err() {
+            let _ = aside.keep(); // better left under another name than lost
+        }
+        return Err(error);
+    }
+    let _ = temp.keep();
+    Ok(())
+}
+
+/// Flushes the files of a folder, and the folder.
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        std::fs::File::open(entry?.path())?.sync_all()?;
+    }
+    if cfg!(unix) { std::fs::File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+/// Whether a folder looks like a model's, so that replacing it destroys nothing else.
+fn is_model_folder(folder: &Path) -> bool {
+    [MODEL_FILE, CONFIG_FILE].iter().any(|name| folder.join(name).is_file())
+}
+
+/// Whether a file lies in a folder or below it.
+fn contains(folder: &Path, file: &Path) -> bool {
+    matches!((folder.canonicalize(), file.canonicalize()), (Ok(folder), Ok(file)) if file.starts_with(&folder))
+}
+
+/// Whether a file of a model's folder holds weights, or says where they are: the output has its own.
+fn holds_weights(path: &Path) -> bool {
+    const ENDINGS: [&str; 10] =
+        [".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".index.json"];
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
 /// The system's own error, without the temporary file's path that the tempfile crate puts before it.

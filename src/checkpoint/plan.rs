@@ -1,17 +1,16 @@
 //! What becomes of each tensor of an input, and where it goes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::StoredDtype;
-use super::layout::{Layout, Part};
-use super::native::{
-    DIGEST_BYTES, LAYOUT_VERSION, METADATA_KEY, NativeMetadata, PackedTensor, WeightMetadata, codes_dtype, part_names,
-    scales_dtype,
-};
+use super::container::{Chosen, Rules, detect, rules};
+use super::layout::{Content, Layout, Part};
+use super::output::{Output, Target};
 use super::quantize::QuantizeOptions;
-use super::safetensors::{SafetensorsFile, TensorInfo};
+use super::safetensors::TensorInfo;
+use super::source::{CONFIG_FILE, Source};
+use super::weight::{PackedTensor, Places};
 use crate::error::{Error, Result};
-use crate::format::FormatInfo;
+use crate::format::Format;
 
 /// What becomes of a tensor.
 #[derive(Debug)]
@@ -31,97 +30,173 @@ pub(crate) struct Plan {
     pub(crate) layout: Layout,
     /// What a person should know.
     pub(crate) notices: Vec<String>,
+    /// Bytes that don't depend on any element, and where they go.
+    fixed: Vec<(u64, Vec<u8>)>,
+    /// Of a container that is a folder, the text of its config.json.
+    config: Option<String>,
 }
 
 impl Plan {
-    /// Plans the quantization of a file into the native container.
+    /// Plans the quantization of a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Refused`] for an input that is quantized already, a selection that does not fit, and names that clash.
-    pub(crate) fn new(source: &SafetensorsFile, options: &QuantizeOptions) -> Result<Self> {
-        let format = options.format;
-        if !format.info().containers.contains(&options.container) {
-            let fitting: Vec<_> = format.info().containers.iter().map(|container| container.name()).collect();
-            let (container, fitting) = (options.container.name(), fitting.join(", "));
-            return Err(Error::Refused(format!("{format} can't be written as {container}; it can be as: {fitting}")));
-        }
-        if source.metadata().contains_key(METADATA_KEY) {
-            let text = "was quantized by wgquant already: give the original, or run wgquant dequantize on it first";
-            return Err(Error::Refused(text.to_owned()));
-        }
-        let selected = options.selection.select(source.tensors(), format)?;
-        let chosen = || source.tensors().iter().zip(&selected.quantize);
-        refuse_clashes(source, chosen().filter(|&(_, &quantize)| quantize).map(|(tensor, _)| tensor))?;
-
-        let mut parts = Vec::new();
-        let mut weights = BTreeMap::new();
-        for (tensor, &quantize) in chosen() {
-            match tensor.float().filter(|_| quantize) {
-                Some(dtype) => {
-                    parts.extend(weight_parts(tensor, format.info()));
-                    let entry = WeightMetadata {
-                        format: format.name().to_owned(),
-                        shape: tensor.shape.clone(),
-                        dtype: dtype.name().to_owned(),
-                        block: format.info().block as u64,
-                    };
-                    weights.insert(tensor.name.clone(), entry);
-                }
-                None => parts.push(Part::copy_of(tensor)),
-            }
-        }
-        let metadata = NativeMetadata { version: LAYOUT_VERSION, weights };
-        let value =
-            serde_json::to_string(&metadata).map_err(|error| Error::Refused(format!("no metadata: {error}")))?;
-        let mut metadata = source.metadata().clone();
-        metadata.insert(METADATA_KEY.to_owned(), value);
-        let layout = Layout::new(&metadata, &parts)?;
-
-        // The same order again, now that each part has its place.
-        let mut offsets = layout.offsets.iter().copied();
-        let mut next = || offsets.next().unwrap_or(layout.data_bytes);
-        let steps = chosen()
-            .map(|(tensor, &quantize)| match tensor.float().filter(|_| quantize) {
-                None => Step::Copy(next()),
-                Some(dtype) => Step::Quantize(PackedTensor {
-                    name: tensor.name.clone(),
-                    format,
-                    shape: tensor.shape.clone(),
-                    dtype,
-                    n_elems: tensor.n_elems(),
-                    codes_at: next(),
-                    scales_at: next(),
-                    digest_at: next(),
-                }),
-            })
-            .collect();
-        Ok(Self { steps, layout, notices: selected.notices })
-    }
-}
-
-/// Codes, scales and digest.
-fn weight_parts(tensor: &TensorInfo, info: &FormatInfo) -> [Part; 3] {
-    let n_elems = tensor.n_elems();
-    let [scales, digest] = part_names(&tensor.name);
-    let part = |name, dtype, n, n_bytes, is_digest| Part { name, dtype, shape: vec![n], n_bytes, is_digest };
-    let (codes_bytes, scales_bytes) = (info.codes_bytes(n_elems), info.scales_bytes(n_elems));
-    [
-        part(tensor.name.clone(), codes_dtype(info), codes_bytes, codes_bytes, false),
-        part(scales, scales_dtype(info), info.n_blocks(n_elems), scales_bytes, false),
-        part(digest, StoredDtype::U8, DIGEST_BYTES, DIGEST_BYTES, true),
-    ]
-}
-
-fn refuse_clashes<'a>(source: &SafetensorsFile, weights: impl Iterator<Item = &'a TensorInfo>) -> Result<()> {
-    let names: BTreeSet<_> = source.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
-    for weight in weights {
-        if let Some(clash) = part_names(&weight.name).into_iter().find(|part| names.contains(part.as_str())) {
+    /// [`Error::Refused`] for a format that the container does not hold, an input that is quantized already, a selection
+    /// that does not fit, and names that clash.
+    pub(crate) fn new(source: &Source, options: &QuantizeOptions) -> Result<Self> {
+        let (format, rules) = (options.format, rules(options.container));
+        check_container(options)?;
+        if let Some(container) = detect(source) {
             return Err(Error::Refused(format!(
-                "tensor {:?} can't be quantized, because the input has a tensor {clash:?} already, which is the name that a \
-                 part of it would get: leave it out with --exclude",
-                weight.name
+                "was quantized already (its container is {}): give the original, or run wgquant dequantize on it first",
+                container.name()
             )));
         }
+        rules.check_source(source)?;
+        let mut selected = options.selection.select(source.tensors(), format, options.container)?;
+        let choices: Vec<_> = source
+            .tensors()
+            .iter()
+            .zip(&selected.quantize)
+            .map(|(tensor, &quantize)| match tensor.float().filter(|_| quantize) {
+                Some(dtype) => Choice::Quantize(Chosen { tensor, dtype, format }),
+                None => Choice::Copy(tensor),
+            })
+            .collect();
+        let chosen: Vec<_> = choices.iter().filter_map(Choice::chosen).collect();
+        let copied: Vec<_> = choices.iter().filter_map(Choice::copied).collect();
+
+        let names: BTreeSet<_> = source.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
+        let mut parts = Vec::new();
+        let mut n_parts = Vec::with_capacity(choices.len());
+        for choice in &choices {
+            let before = parts.len();
+            match *choice {
+                Choice::Copy(tensor) => parts.push(Part::copy_of(tensor)),
+                Choice::Quantize(weight) => {
+                    parts.extend(rules.parts(weight));
+                    refuse_clashes(&names, weight.tensor, &parts[before..])?;
+                }
+            }
+            n_parts.push(parts.len() - before);
+        }
+        let layout = rules.layout(source, &chosen, &parts)?;
+        let config = rules.config(source, &chosen, &copied)?;
+        if let Some(notice) = config.as_ref().and_then(|_| config_notice(source)) {
+            selected.notices.push(notice);
+        }
+
+        let mut placed = parts.iter().zip(layout.offsets.iter().copied());
+        let steps = choices.iter().zip(n_parts).map(|(choice, n_parts)| {
+            let placed: Vec<_> = placed.by_ref().take(n_parts).collect();
+            match choice {
+                Choice::Copy(_) => Step::Copy(placed.first().map_or(layout.data_bytes, |&(_, at)| at)),
+                Choice::Quantize(weight) => Step::Quantize(place(rules, *weight, &placed)),
+            }
+        });
+        let steps = steps.collect();
+        let fixed = parts.into_iter().zip(&layout.offsets).filter_map(|(part, &at)| match part.content {
+            Content::Fixed(bytes) => Some((at, bytes)),
+            _ => None,
+        });
+        Ok(Self { steps, fixed: fixed.collect(), layout, notices: selected.notices, config })
     }
-    Ok(())
+
+    /// Starts the output: the header, what is known without looking at any element, and a folder's other files.
+    ///
+    /// # Errors
+    /// [`Error::Io`] within [`Error::File`].
+    pub(crate) fn start(&self, target: Target, source: &Source) -> Result<Output> {
+        let output = target.create(&self.layout)?;
+        for (at, bytes) in &self.fixed {
+            output.data().write_at(*at, bytes)?;
+        }
+        if let Some(config) = &self.config {
+            output.carry_files(source)?;
+            output.add_file(CONFIG_FILE, config.as_bytes())?;
+        }
+        Ok(output)
+    }
+}
+
+/// What was chosen for a tensor.
+enum Choice<'a> {
+    Quantize(Chosen<'a>),
+    Copy(&'a TensorInfo),
+}
+
+impl<'a> Choice<'a> {
+    fn chosen(&self) -> Option<Chosen<'a>> {
+        match *self {
+            Self::Quantize(weight) => Some(weight),
+            Self::Copy(_) => None,
+        }
+    }
+
+    fn copied(&self) -> Option<&'a TensorInfo> {
+        match *self {
+            Self::Quantize(_) => None,
+            Self::Copy(tensor) => Some(tensor),
+        }
+    }
+}
+
+/// Refuses a format that the container does not hold, with what would fit.
+fn check_container(options: &QuantizeOptions) -> Result<()> {
+    let (format, container) = (options.format, options.container);
+    if format.info().containers.contains(&container) {
+        return Ok(());
+    }
+    let containers: Vec<_> = format.info().containers.iter().map(|container| container.name()).collect();
+    let formats = Format::ALL.iter().filter(|format| format.info().containers.contains(&container));
+    let formats: Vec<_> = formats.map(|format| format.name()).collect();
+    Err(Error::Refused(format!(
+        "{format} can't be written as {0}: {format} can be as {1}, and {0} holds {2}",
+        container.name(),
+        containers.join(", "),
+        formats.join(", ")
+    )))
+}
+
+fn refuse_clashes(names: &BTreeSet<&str>, weight: &TensorInfo, parts: &[Part]) -> Result<()> {
+    match parts.iter().find(|part| part.name != weight.name && names.contains(part.name.as_str())) {
+        None => Ok(()),
+        Some(clash) => Err(Error::Refused(format!(
+            "tensor {:?} can't be quantized, because the input has a tensor {:?} already, which is the name that a part of \
+             it would get: leave it out with --exclude",
+            weight.name, clash.name
+        ))),
+    }
+}
+
+/// A weight whose parts have their places.
+fn place(rules: &dyn Rules, weight: Chosen<'_>, parts: &[(&Part, u64)]) -> PackedTensor {
+    let at = |content| parts.iter().find(|(part, _)| part.content == content).map(|&(_, at)| at);
+    let places = match at(Content::Blocks) {
+        Some(at) => Places::Together { at },
+        None => Places::Apart {
+            codes_at: at(Content::Codes).unwrap_or_default(),
+            scales_at: at(Content::Scales).unwrap_or_default(),
+            coding: rules.coding(weight.format),
+        },
+    };
+    PackedTensor {
+        name: weight.tensor.name.clone(),
+        format: weight.format,
+        shape: weight.tensor.shape.clone(),
+        dtype: weight.dtype,
+        n_elems: weight.tensor.n_elems(),
+        n_bytes: parts.iter().map(|(part, _)| part.n_bytes).sum(),
+        dtype_is_known: true,
+        places,
+        digest_at: at(Content::Digest),
+    }
+}
+
+/// What a person should know of a folder that gets a config.json of our own.
+fn config_notice(source: &Source) -> Option<String> {
+    source.config().is_none().then(|| {
+        "the input has no config.json, so the output's holds quantization_config alone: transformers needs the model's own \
+         beside it"
+            .to_owned()
+    })
 }

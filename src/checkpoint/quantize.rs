@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use super::StoredDtype;
-use super::check::{check_blocks, check_copy, check_digest, hash};
-use super::native::PackedTensor;
-use super::output::{Output, Target};
+use super::check::{check_blocks, check_copy};
+use super::container::rules;
+use super::output::{Kind, Output, Target};
 use super::plan::{Plan, Step};
 use super::progress::{Progress, Ticker};
-use super::safetensors::{SafetensorsFile, TensorInfo};
+use super::safetensors::TensorInfo;
 use super::select::Selection;
+use super::source::Source;
+use super::weight::PackedTensor;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::format::{Container, Format};
@@ -75,7 +77,7 @@ pub struct QuantizedTensor {
     pub dtype: StoredDtype,
     /// Bytes in the input.
     pub bytes_in: u64,
-    /// Bytes in the output, scales and digest included.
+    /// Bytes in the output, all parts included.
     pub bytes_out: u64,
     /// BLAKE3 over codes, then scales; none for what was copied.
     pub digest: Option<[u8; 32]>,
@@ -94,9 +96,9 @@ pub struct QuantizeReport {
     pub format: Format,
     /// The layout.
     pub container: Container,
-    /// Bytes of the input file.
+    /// Bytes of the input's file with the tensors.
     pub bytes_in: u64,
-    /// Bytes of the output file.
+    /// Bytes of the output's file with the tensors.
     pub bytes_out: u64,
     /// Every tensor, in the input's order.
     pub tensors: Vec<QuantizedTensor>,
@@ -104,7 +106,7 @@ pub struct QuantizeReport {
     pub notices: Vec<String>,
 }
 
-/// Quantizes a safetensors file into `output`, which appears only when it is complete and verified as far as asked. Its
+/// Quantizes a checkpoint into `output`, a file or a folder as the container has it, which appears only when it is complete and verified as far as asked. Its
 /// bytes depend on the input, the format and the selection alone.
 ///
 /// # Errors
@@ -118,14 +120,15 @@ pub async fn quantize(
     options: &QuantizeOptions,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<QuantizeReport> {
-    let source = SafetensorsFile::open(input)?;
-    let target = Target::new(output, options.force, input)?;
+    let source = Source::open(input)?;
+    let kind = if rules(options.container).is_folder() { Kind::Folder } else { Kind::File };
+    let target = Target::new(output, options.force, &source, kind)?;
     let plan = Plan::new(&source, options).map_err(|error| error.in_file(input))?;
     let n_passes = if options.verify == Verify::Full { 2 } else { 1 };
     let mut job = Job {
         engine,
         source: &source,
-        output: target.create(&plan.layout)?,
+        output: plan.start(target, &source)?,
         verify: options.verify,
         made_by: engine.description(),
         ticker: Ticker::new(source.data_bytes().saturating_mul(n_passes), progress),
@@ -154,7 +157,7 @@ pub async fn quantize(
 /// A run in progress.
 struct Job<'a> {
     engine: &'a Engine,
-    source: &'a SafetensorsFile,
+    source: &'a Source,
     output: Output,
     verify: Verify,
     made_by: String,
@@ -174,8 +177,7 @@ impl Job<'_> {
                 |first_elem, bytes| self.source.read_at(tensor.offset + first_elem * width, bytes),
                 |chunk| {
                     let first_block = chunk.first_elem / info.block as u64;
-                    data.write_at(weight.codes_at + first_block * info.block_codes_bytes() as u64, chunk.codes)?;
-                    data.write_at(weight.scales_at + first_block * info.scale.n_bytes() as u64, chunk.scales)?;
+                    weight.write_blocks(data, first_block, chunk.codes, chunk.scales)?;
                     hasher.update(chunk.codes);
                     let n_blocks = chunk.scales.len() / info.scale.n_bytes();
                     let n_elems = ((n_blocks * info.block) as u64).min(weight.n_elems - chunk.first_elem);
@@ -185,9 +187,11 @@ impl Job<'_> {
             )
             .await?;
         // The scales come after all codes in the digest, and may be too many to keep, so they are read back.
-        hash(&mut hasher, data, weight.scales_at, weight.scales_bytes())?;
+        weight.hash_scales(data, &mut hasher)?;
         let digest = *hasher.finalize().as_bytes();
-        data.write_at(weight.digest_at, &digest)?;
+        if let Some(at) = weight.digest_at {
+            data.write_at(at, &digest)?;
+        }
 
         let figures = match self.verify {
             Verify::None => None,
@@ -200,7 +204,11 @@ impl Job<'_> {
             )?),
         };
         if self.verify == Verify::Full {
-            check_digest(data, weight)?;
+            let stored = weight.check_digest(data)?;
+            if stored != digest {
+                let text = format!("what was written reads back with the digest {}", blake3::Hash::from(stored));
+                return Err(Error::BadFile(text));
+            }
         }
         Ok(QuantizedTensor {
             name: tensor.name.clone(),
@@ -208,7 +216,7 @@ impl Job<'_> {
             shape: tensor.shape.clone(),
             dtype: tensor.dtype,
             bytes_in: tensor.n_bytes,
-            bytes_out: weight.n_bytes(),
+            bytes_out: weight.n_bytes,
             digest: Some(digest),
             figures,
             verified: self.verify,
@@ -242,7 +250,7 @@ impl Job<'_> {
     fn place(&self, error: Error, tensor: &TensorInfo) -> Error {
         match error {
             Error::File { .. } | Error::Mismatch(_) => error,
-            Error::NonFinite { .. } => error.in_tensor(&tensor.name).in_file(self.source.path()),
+            Error::NonFinite { .. } => error.in_tensor(&tensor.name).in_file(self.source.file_path()),
             error => error.in_tensor(&tensor.name),
         }
     }

@@ -3,9 +3,10 @@
 use globset::{GlobBuilder, GlobMatcher};
 
 use super::StoredDtype;
+use super::container::{Rules, rules};
 use super::safetensors::TensorInfo;
 use crate::error::{Error, Result};
-use crate::format::Format;
+use crate::format::{Container, Format};
 
 /// Elements that a tensor needs to be quantized, unless told otherwise.
 pub const DEFAULT_MIN_ELEMENTS: u64 = 4096;
@@ -42,8 +43,10 @@ impl Selection {
     ///
     /// # Errors
     /// [`Error::Refused`] for a pattern that is none, one that matches nothing, and an included tensor that can't be
-    /// quantized, be it for its type or for its rows.
-    pub(crate) fn select(&self, tensors: &[TensorInfo], format: Format) -> Result<Selected> {
+    /// quantized, be it for its type, for its rows or for what the container holds.
+    pub(crate) fn select(&self, tensors: &[TensorInfo], format: Format, container: Container) -> Result<Selected> {
+        let rules = rules(container);
+        let multiple = row_multiple(rules, format);
         let (include, exclude) = (patterns("--include", &self.include)?, patterns("--exclude", &self.exclude)?);
         for (option, patterns) in [("--include", &include), ("--exclude", &exclude)] {
             for pattern in patterns {
@@ -72,22 +75,32 @@ impl Selection {
                     tensor.dtype
                 )));
             }
+            let refusal = rules.refuses(tensor);
+            if let (Some(pattern), false, Some(reason)) = (named, excluded, refusal) {
+                return Err(Error::Refused(format!(
+                    "--include {:?} matches tensor {:?}, which can't be packed in {} because {reason}: narrow the pattern or \
+                     add --exclude",
+                    pattern.glob().glob(),
+                    tensor.name,
+                    container.name()
+                )));
+            }
             if candidate && tensor.float().is_none() && is_float(tensor.dtype) {
                 other_floats.push(format!("{} ({})", tensor.name, tensor.dtype));
             }
-            let quantize = candidate && tensor.float().is_some();
-            if quantize && !fits(tensor, format) {
+            let quantize = candidate && tensor.float().is_some() && refusal.is_none();
+            let fits = row(tensor).is_multiple_of(multiple);
+            if quantize && !fits {
                 if !self.copy_unfit {
-                    return Err(unfit(tensor, format));
+                    return Err(unfit(tensor, format, container));
                 }
                 unfit_names.push(tensor.name.clone());
             }
-            selected.quantize.push(quantize && fits(tensor, format));
+            selected.quantize.push(quantize && fits);
         }
         if !unfit_names.is_empty() {
-            let block = format.info().block;
             selected.notices.push(format!(
-                "copied as they are, because their rows are no multiple of {block}: {}",
+                "copied as they are, because their rows are no multiple of {multiple}: {}",
                 short_list(&unfit_names)
             ));
         }
@@ -108,21 +121,32 @@ impl Selection {
     }
 }
 
-/// Whether a tensor's rows can be packed.
-fn fits(tensor: &TensorInfo, format: Format) -> bool {
-    let (info, row) = (format.info(), tensor.shape.last().copied().unwrap_or(1));
-    !info.whole_blocks || row.is_multiple_of(info.block as u64)
+/// Elements of a tensor's rows.
+fn row(tensor: &TensorInfo) -> u64 {
+    tensor.shape.last().copied().unwrap_or(1)
 }
 
-fn unfit(tensor: &TensorInfo, format: Format) -> Error {
-    let any: Vec<_> = Format::ALL.iter().filter(|f| !f.info().whole_blocks).map(|f| f.name()).collect();
+/// What rows must be a multiple of. Both numbers are powers of two.
+fn row_multiple(rules: &dyn Rules, format: Format) -> u64 {
+    let info = format.info();
+    rules.row_multiple().max(if info.whole_blocks { info.block as u64 } else { 1 })
+}
+
+fn unfit(tensor: &TensorInfo, format: Format, container: Container) -> Error {
+    let needs = row_multiple(rules(container), format);
+    let (what, others) = if format.info().whole_blocks {
+        let any = Format::ALL.iter().filter(|f| !f.info().whole_blocks).map(|f| f.name());
+        (format.name().to_owned(), any.collect::<Vec<_>>().join(", "))
+    } else {
+        let any = format.info().containers.iter().filter(|&&other| row_multiple(rules(other), format) == 1);
+        let any: Vec<_> = any.map(|other| other.name()).collect();
+        (format!("the container {}", container.name()), format!("--container {}", any.join(" or ")))
+    };
     Error::Refused(format!(
-        "tensor {:?} has rows of {} elements, and {format} takes multiples of {}: use {}, which take any, or copy such \
-         tensors through with --copy-unfit",
+        "tensor {:?} has rows of {} elements, and {what} takes multiples of {needs}: use {others}, which takes any, or copy \
+         such tensors through with --copy-unfit",
         tensor.name,
-        tensor.shape.last().copied().unwrap_or(1),
-        format.info().block,
-        any.join(", ")
+        row(tensor)
     ))
 }
 

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::StoredDtype;
-use super::check::{check_blocks, check_copy, check_digest};
-use super::native::{NativeFile, PackedTensor};
+use super::check::{check_blocks, check_copy};
+use super::container::rules;
+use super::packed_file::PackedFile;
 use super::progress::{Progress, Ticker};
 use super::quantize::Action;
-use super::safetensors::{SafetensorsFile, TensorInfo};
+use super::safetensors::TensorInfo;
+use super::source::Source;
+use super::weight::PackedTensor;
 use crate::error::{Error, Result};
 use crate::verify::{ErrorFigures, Verify};
 
@@ -54,8 +57,8 @@ impl VerifyReport {
 /// # Errors
 /// [`Error::BadFile`] if either file does not hold together, and [`Error::Io`].
 pub fn verify(original: &Path, quantized: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> Result<VerifyReport> {
-    let original = SafetensorsFile::open(original)?;
-    let quantized = NativeFile::open(quantized)?;
+    let original = Source::open(original)?;
+    let quantized = PackedFile::open(quantized)?;
     let mut ticker = Ticker::new(original.data_bytes(), progress);
     let mut weights: BTreeMap<_, _> = quantized.weights().iter().map(|weight| (weight.name.as_str(), weight)).collect();
     let mut copied: BTreeMap<_, _> = quantized.copied().iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
@@ -97,40 +100,41 @@ pub fn verify(original: &Path, quantized: &Path, progress: &mut dyn FnMut(Progre
         figures: None,
         mismatch: Some(Error::BadFile("is not in the original".to_owned()).in_tensor(name).to_string()),
     };
-    for tensor in
-        weights.values().filter_map(|weight| quantized.file().tensors().iter().find(|t| t.name == weight.name))
-    {
-        tensors.push(extra(Action::Quantized, &tensor.name, &tensor.shape, tensor.dtype));
+    for weight in weights.values() {
+        tensors.push(extra(Action::Quantized, &weight.name, &weight.shape, weight.dtype.into()));
     }
     for tensor in copied.values() {
         tensors.push(extra(Action::Copied, &tensor.name, &tensor.shape, tensor.dtype));
     }
-    let mismatch = (quantized.original_metadata() != *original.metadata()).then(|| {
-        let text = "its __metadata__ differs from the original's".to_owned();
-        Error::BadFile(text).in_file(quantized.file().path()).to_string()
-    });
+    let mismatch = (!rules(quantized.container()).same_metadata(original.metadata(), quantized.original_metadata()))
+        .then(|| {
+            let text = "its __metadata__ differs from the original's".to_owned();
+            Error::BadFile(text).in_file(quantized.source().path()).to_string()
+        });
     Ok(VerifyReport { tensors, mismatch })
 }
 
 fn verify_weight(
-    (original, tensor): (&SafetensorsFile, &TensorInfo),
-    (quantized, weight): (&NativeFile, &PackedTensor),
+    (original, tensor): (&Source, &TensorInfo),
+    (quantized, weight): (&PackedFile, &PackedTensor),
     ticker: &mut Ticker<'_>,
 ) -> Result<(ErrorFigures, [u8; 32])> {
-    if tensor.float() != Some(weight.dtype) || tensor.shape != weight.shape {
+    let same_dtype =
+        if weight.dtype_is_known { tensor.float() == Some(weight.dtype) } else { tensor.float().is_some() };
+    if !same_dtype || tensor.shape != weight.shape {
         return Err(Error::BadFile(format!(
             "the quantized file records {} of shape {:?}, and the original has {} of shape {:?}",
             weight.dtype, weight.shape, tensor.dtype, tensor.shape
         )));
     }
-    let packed = quantized.file().data();
+    let packed = quantized.data();
     let figures = check_blocks((original.data(), tensor), (packed, weight), Verify::Full, None, ticker)?;
-    Ok((figures, check_digest(packed, weight)?))
+    Ok((figures, weight.check_digest(packed)?))
 }
 
 fn verify_copy(
-    (original, tensor): (&SafetensorsFile, &TensorInfo),
-    (quantized, copy): (&NativeFile, &TensorInfo),
+    (original, tensor): (&Source, &TensorInfo),
+    (quantized, copy): (&PackedFile, &TensorInfo),
     ticker: &mut Ticker<'_>,
 ) -> Result<()> {
     if (tensor.dtype, &tensor.shape) != (copy.dtype, &copy.shape) {
@@ -139,5 +143,5 @@ fn verify_copy(
             copy.dtype, copy.shape, tensor.dtype, tensor.shape
         )));
     }
-    check_copy((original.data(), tensor), (quantized.file().data(), copy.offset), ticker)
+    check_copy((original.data(), tensor), (quantized.data(), copy.offset), ticker)
 }

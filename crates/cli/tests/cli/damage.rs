@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use wgquant::checkpoint::{NativeFile, SafetensorsFile, verify};
+use wgquant::checkpoint::{PackedFile, SafetensorsFile, verify};
 
 use crate::common::{Folder, Tensor, failure, file_at, floats, tensor};
 
@@ -87,9 +87,9 @@ fn every_flipped_byte_is_found_and_named() {
 fn damaged_weights_are_not_dequantized() {
     let folder = quantized("sym4");
     let whole = folder.read("out");
-    let native = NativeFile::open(&folder.path("out")).unwrap();
-    let data_start = native.file().n_bytes() - native.file().data_bytes();
-    for tensor in native.file().tensors() {
+    let native = PackedFile::open(&folder.path("out")).unwrap();
+    let data_start = native.source().n_bytes() - native.source().data_bytes();
+    for tensor in native.source().tensors() {
         if ["ids", "mask"].contains(&tensor.name.as_str()) {
             continue;
         }
@@ -107,10 +107,10 @@ fn damaged_weights_are_not_dequantized() {
 fn the_command_says_what_and_where() {
     let folder = quantized("sym4");
     let mut bytes = folder.read("out");
-    let native = NativeFile::open(&folder.path("out")).unwrap();
-    let data_start = native.file().n_bytes() - native.file().data_bytes();
+    let native = PackedFile::open(&folder.path("out")).unwrap();
+    let data_start = native.source().n_bytes() - native.source().data_bytes();
     for name in ["a", "ids"] {
-        let tensor = native.file().tensors().iter().find(|tensor| tensor.name == name).unwrap();
+        let tensor = native.source().tensors().iter().find(|tensor| tensor.name == name).unwrap();
         bytes[usize::try_from(data_start + tensor.offset).unwrap()] ^= 0x10;
     }
     folder.write("out", &bytes);

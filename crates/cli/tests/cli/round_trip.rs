@@ -1,12 +1,12 @@
 //! There and back.
 
-use wgquant::checkpoint::{NativeFile, SafetensorsFile};
+use wgquant::checkpoint::{PackedFile, Source};
 use wgquant::{Dtype, Format, Weights};
 
 use crate::common::{Folder, Tensor, file, file_at, floats, mixed, tensor};
 
 /// The bytes of a tensor in a file.
-fn bytes_of(file: &SafetensorsFile, name: &str) -> Vec<u8> {
+fn bytes_of(file: &Source, name: &str) -> Vec<u8> {
     let tensor = file.tensors().iter().find(|tensor| tensor.name == name).unwrap_or_else(|| panic!("no {name}"));
     let mut bytes = vec![0; usize::try_from(tensor.n_bytes).unwrap()];
     file.read_at(tensor.offset, &mut bytes).unwrap();
@@ -47,17 +47,17 @@ fn three_types() {
         folder.ok(&["verify", "in", "out"]);
         folder.ok(&["dequantize", "out", "-o", "back", "--device", "cpu"]);
         folder.ok(&["dequantize", "out", "-o", "wide", "--device", "cpu", "--dtype", "f32"]);
-        let native = NativeFile::open(&folder.path("out")).unwrap();
+        let native = PackedFile::open(&folder.path("out")).unwrap();
         let (back, wide) = (folder.path("back"), folder.path("wide"));
-        let (back, wide) = (SafetensorsFile::open(&back).unwrap(), SafetensorsFile::open(&wide).unwrap());
-        assert_eq!(back.metadata(), SafetensorsFile::open(&folder.path("in")).unwrap().metadata());
+        let (back, wide) = (Source::open(&back).unwrap(), Source::open(&wide).unwrap());
+        assert_eq!(back.metadata(), Source::open(&folder.path("in")).unwrap().metadata());
         assert_eq!(report["tensors"].as_array().unwrap().len(), mixed().count());
 
         for (tensor, entry) in mixed().zip(report["tensors"].as_array().unwrap()) {
             assert_eq!(entry["name"], tensor.name);
             if !WEIGHTS.contains(&tensor.name) {
                 assert_eq!(entry["action"], "copied");
-                assert_eq!(bytes_of(native.file(), tensor.name), tensor.bytes);
+                assert_eq!(bytes_of(native.source(), tensor.name), tensor.bytes);
                 assert_eq!(bytes_of(&back, tensor.name), tensor.bytes);
                 continue;
             }
@@ -65,9 +65,9 @@ fn three_types() {
             assert_eq!(entry["action"], "quantized");
             let digest: String = expected.digest().iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(entry["digest"], *digest);
-            assert_eq!(bytes_of(native.file(), tensor.name), expected.codes());
-            assert_eq!(bytes_of(native.file(), &format!("{}.scales", tensor.name)), expected.scales());
-            assert_eq!(bytes_of(native.file(), &format!("{}.blake3", tensor.name)), expected.digest());
+            assert_eq!(bytes_of(native.source(), tensor.name), expected.codes());
+            assert_eq!(bytes_of(native.source(), &format!("{}.scales", tensor.name)), expected.scales());
+            assert_eq!(bytes_of(native.source(), &format!("{}.blake3", tensor.name)), expected.digest());
             let dtype = Dtype::from_name(tensor.dtype).unwrap();
             assert_eq!(bytes_of(&back, tensor.name), wgquant::dequantize(&expected, dtype).unwrap());
             assert_eq!(bytes_of(&wide, tensor.name), wgquant::dequantize(&expected, Dtype::F32).unwrap());
@@ -87,12 +87,12 @@ fn outputs_are_sound_and_aligned() {
         let bytes = folder.read(name);
         let header = u64::from_le_bytes(bytes[..8].try_into().unwrap());
         assert_eq!(header % 8, 0);
-        for tensor in SafetensorsFile::open(&folder.path(name)).unwrap().tensors() {
+        for tensor in Source::open(&folder.path(name)).unwrap().tensors() {
             let width = (tensor.dtype.bitsize() / 8) as u64;
             assert_eq!(tensor.offset % width, 0, "{name}: {tensor:?}");
         }
     }
-    let native = SafetensorsFile::open(&folder.path("out")).unwrap();
+    let native = Source::open(&folder.path("out")).unwrap();
     let kinds: Vec<_> = native.tensors().iter().map(|tensor| tensor.name.rsplit('.').next().unwrap()).collect();
     assert_eq!(kinds[kinds.len() - 3..], ["blake3"; 3], "digests stand last");
 }
@@ -122,9 +122,9 @@ fn misaligned_tensors() {
     let odd_byte = tensor("odd", "U8", &[1], vec![7]);
     let folder = Folder::with("in", &file(&[&[odd_byte][..], &weights].concat()));
     folder.quantize("sym4", &["--verify", "full"]);
-    let native = NativeFile::open(&folder.path("out")).unwrap();
+    let native = PackedFile::open(&folder.path("out")).unwrap();
     for tensor in &weights {
-        assert_eq!(bytes_of(native.file(), tensor.name), packed(Format::Sym4, tensor).codes());
+        assert_eq!(bytes_of(native.source(), tensor.name), packed(Format::Sym4, tensor).codes());
     }
 }
 
@@ -138,14 +138,14 @@ fn a_tensor_of_several_pieces() {
         let report = folder.quantize("sym8", &["--force", "--verify", verify]);
         assert_eq!(report["tensors"][0]["verified"], verify);
     }
-    let native = NativeFile::open(&folder.path("out")).unwrap();
+    let native = PackedFile::open(&folder.path("out")).unwrap();
     let expected = packed(Format::Sym8, &big);
-    assert_eq!(bytes_of(native.file(), "big"), expected.codes());
-    assert_eq!(bytes_of(native.file(), "big.blake3"), expected.digest());
-    assert_eq!(bytes_of(native.file(), "copied"), copied.bytes);
+    assert_eq!(bytes_of(native.source(), "big"), expected.codes());
+    assert_eq!(bytes_of(native.source(), "big.blake3"), expected.digest());
+    assert_eq!(bytes_of(native.source(), "copied"), copied.bytes);
     folder.ok(&["verify", "in", "out"]);
     folder.ok(&["dequantize", "out", "-o", "back", "--device", "cpu"]);
-    let back = SafetensorsFile::open(&folder.path("back")).unwrap();
+    let back = Source::open(&folder.path("back")).unwrap();
     assert_eq!(bytes_of(&back, "big"), wgquant::dequantize(&expected, Dtype::F32).unwrap());
 }
 

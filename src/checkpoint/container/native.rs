@@ -1,0 +1,180 @@
+//! The native container: one safetensors file, whose metadata says what each weight was.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Chosen, Found, Rules};
+use crate::checkpoint::StoredDtype;
+use crate::checkpoint::layout::{Content, Layout, Part};
+use crate::checkpoint::source::Source;
+use crate::checkpoint::weight::{Coding, PackedTensor, Places, count_elems};
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+use crate::format::{Format, FormatInfo, ScaleType};
+
+/// The key of `__metadata__` that makes a safetensors file a native one.
+const METADATA_KEY: &str = "wgquant";
+
+/// The version of the layout that this release reads and writes.
+const LAYOUT_VERSION: u64 = 1;
+
+/// Bytes of a BLAKE3 digest.
+const DIGEST_BYTES: u64 = 32;
+
+/// The value of [`METADATA_KEY`], as JSON.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NativeMetadata {
+    version: u64,
+    weights: BTreeMap<String, WeightMetadata>,
+}
+
+/// What a weight was before it was packed.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WeightMetadata {
+    format: String,
+    shape: Vec<u64>,
+    dtype: String,
+    block: u64,
+}
+
+/// The names of a weight's scales and digest.
+fn part_names(weight: &str) -> [String; 2] {
+    [format!("{weight}.scales"), format!("{weight}.blake3")]
+}
+
+/// The type that a file gives packed codes.
+fn codes_dtype(info: &FormatInfo) -> StoredDtype {
+    match info.bits {
+        8 => StoredDtype::I8,
+        _ => StoredDtype::U8,
+    }
+}
+
+/// The type that a file gives scales.
+pub(super) fn scales_dtype(info: &FormatInfo) -> StoredDtype {
+    match info.scale {
+        ScaleType::F32 => StoredDtype::F32,
+        ScaleType::F16 => StoredDtype::F16,
+        ScaleType::E8M0 | ScaleType::Nested => StoredDtype::U8,
+    }
+}
+
+/// One safetensors file.
+pub(crate) struct Native;
+
+impl Rules for Native {
+    fn parts(&self, weight: Chosen<'_>) -> Vec<Part> {
+        let (info, n_elems) = (weight.format.info(), weight.tensor.n_elems());
+        let name = &weight.tensor.name;
+        let [scales, digest] = part_names(name);
+        let part = |name, dtype, n, n_bytes, content| Part { name, dtype, shape: vec![n], n_bytes, content };
+        let (codes_bytes, scales_bytes) = (info.codes_bytes(n_elems), info.scales_bytes(n_elems));
+        vec![
+            part(name.clone(), codes_dtype(info), codes_bytes, codes_bytes, Content::Codes),
+            part(scales, scales_dtype(info), info.n_blocks(n_elems), scales_bytes, Content::Scales),
+            part(digest, StoredDtype::U8, DIGEST_BYTES, DIGEST_BYTES, Content::Digest),
+        ]
+    }
+
+    fn layout(&self, source: &Source, weights: &[Chosen<'_>], parts: &[Part]) -> Result<Layout> {
+        let weights = weights.iter().map(|weight| {
+            let entry = WeightMetadata {
+                format: weight.format.name().to_owned(),
+                shape: weight.tensor.shape.clone(),
+                dtype: weight.dtype.name().to_owned(),
+                block: weight.format.info().block as u64,
+            };
+            (weight.tensor.name.clone(), entry)
+        });
+        let ours = NativeMetadata { version: LAYOUT_VERSION, weights: weights.collect() };
+        let value = serde_json::to_string(&ours).map_err(|error| Error::Refused(format!("no metadata: {error}")))?;
+        let mut metadata = source.metadata().clone();
+        metadata.insert(METADATA_KEY.to_owned(), value);
+        Layout::new(&metadata, parts)
+    }
+
+    fn is(&self, source: &Source) -> bool {
+        source.metadata().contains_key(METADATA_KEY)
+    }
+
+    fn read(&self, source: &Source) -> Result<Found> {
+        let ours = parse_metadata(source)?;
+        let (mut weights, mut parts) = (Vec::with_capacity(ours.weights.len()), Vec::new());
+        for (name, entry) in &ours.weights {
+            weights.push(read_weight(name, entry, source).map_err(|error| error.in_tensor(name))?);
+            parts.push(name.clone());
+            parts.extend(part_names(name));
+        }
+        let mut metadata = source.metadata().clone();
+        metadata.remove(METADATA_KEY);
+        Ok(Found { weights, parts, metadata })
+    }
+}
+
+fn parse_metadata(source: &Source) -> Result<NativeMetadata> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u64,
+    }
+    let Some(text) = source.metadata().get(METADATA_KEY) else {
+        return Err(Error::BadFile(format!("was not quantized by wgquant: its metadata has no key {METADATA_KEY:?}")));
+    };
+    let damaged = |error| Error::BadFile(format!("its metadata {METADATA_KEY:?} is damaged: {error}"));
+    // The version first, because another one may have other fields.
+    let Version { version } = serde_json::from_str(text).map_err(damaged)?;
+    if version != LAYOUT_VERSION {
+        return Err(Error::BadFile(format!(
+            "has layout version {version}, and this wgquant reads version {LAYOUT_VERSION}: use the release that wrote it"
+        )));
+    }
+    serde_json::from_str(text).map_err(damaged)
+}
+
+fn read_weight(name: &str, entry: &WeightMetadata, source: &Source) -> Result<PackedTensor> {
+    let bad = |text: String| Err(Error::BadFile(text));
+    let bad_part = |text: String| Err(Error::BadFile(text));
+    let format = Format::from_name(&entry.format)?;
+    let info = format.info();
+    if entry.block != info.block as u64 {
+        return bad(format!("its metadata gives a block of {} elements, and {format} has {}", entry.block, info.block));
+    }
+    let Some(dtype) = Dtype::from_name(&entry.dtype).filter(|dtype| dtype.name() == entry.dtype) else {
+        return Err(Error::UnsupportedDtype(entry.dtype.clone()));
+    };
+    let Some(n_elems) = count_elems(&entry.shape) else {
+        return bad(format!("its metadata gives the shape {:?}, which no file can hold", entry.shape));
+    };
+    if n_elems == 0 {
+        return bad(format!("its metadata gives the shape {:?}, which has no elements", entry.shape));
+    }
+    let [scales, digest] = part_names(name);
+    let part = |what, name: &str, dtype: StoredDtype, n: u64| {
+        let Some(tensor) = source.find(name) else { return bad_part(format!("its {what} ({name:?}) are missing")) };
+        if tensor.dtype != dtype || tensor.shape != [n] {
+            return bad_part(format!(
+                "its {what} should be {dtype} of shape [{n}], and are {} of shape {:?}",
+                tensor.dtype, tensor.shape
+            ));
+        }
+        Ok(tensor.offset)
+    };
+    let places = Places::Apart {
+        codes_at: part("codes", name, codes_dtype(info), info.codes_bytes(n_elems))?,
+        scales_at: part("scales", &scales, scales_dtype(info), info.n_blocks(n_elems))?,
+        coding: Coding::PLAIN,
+    };
+    Ok(PackedTensor {
+        name: name.to_owned(),
+        format,
+        shape: entry.shape.clone(),
+        dtype,
+        n_elems,
+        n_bytes: info.codes_bytes(n_elems) + info.scales_bytes(n_elems) + DIGEST_BYTES,
+        dtype_is_known: true,
+        places,
+        digest_at: Some(part("digest bytes", &digest, StoredDtype::U8, DIGEST_BYTES)?),
+    })
+}
