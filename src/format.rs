@@ -54,17 +54,20 @@ impl ScaleType {
 pub enum Container {
     /// One safetensors file: codes, scales and a digest a weight, as ARCHITECTURE.md describes.
     Native,
+    /// One GGUF file, as llama.cpp and its kin read.
+    Gguf,
 }
 
 impl Container {
     /// All of them.
-    pub const ALL: &'static [Self] = &[Self::Native];
+    pub const ALL: &'static [Self] = &[Self::Native, Self::Gguf];
 
     /// The name on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
+            Self::Gguf => "gguf",
         }
     }
 }
@@ -218,7 +221,7 @@ formats! {
         block: 32,
         scale: ScaleType::F16,
         whole_blocks: true,
-        containers: &[Container::Native],
+        containers: &[Container::Native, Container::Gguf],
         codec: q4_0::CODEC,
         shader: &[shader!("shared/wide.wgsl"), shader!("formats/q4_0.wgsl")],
     };
@@ -230,7 +233,7 @@ formats! {
         block: 32,
         scale: ScaleType::F16,
         whole_blocks: true,
-        containers: &[Container::Native],
+        containers: &[Container::Native, Container::Gguf],
         codec: q8_0::CODEC,
         shader: &[shader!("shared/wide.wgsl"), shader!("formats/q8_0.wgsl")],
     };
@@ -242,7 +245,7 @@ formats! {
         block: 32,
         scale: ScaleType::E8M0,
         whole_blocks: true,
-        containers: &[Container::Native],
+        containers: &[Container::Native, Container::Gguf],
         codec: mxfp4::CODEC,
         shader: &[shader!("formats/mxfp4.wgsl")],
     };

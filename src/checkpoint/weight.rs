@@ -1,6 +1,7 @@
 //! A packed weight in a file: where its codes and scales lie, and how they are read and written, whatever the container.
 
 use super::data::{Data, PIECE_BYTES};
+use super::gguf::blocks;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::{Format, FormatInfo};
@@ -101,11 +102,7 @@ impl PackedTensor {
             Places::Together { at } => {
                 let mut records = vec![0; codes.len() + scales.len()];
                 data.read_at(at + first_block * (n_codes + n_scale) as u64, &mut records)?;
-                let parts = codes.chunks_mut(n_codes).zip(scales.chunks_mut(n_scale));
-                for (record, (codes, scale)) in records.chunks(n_codes + n_scale).zip(parts) {
-                    scale.copy_from_slice(&record[..n_scale]);
-                    codes.copy_from_slice(&record[n_scale..]);
-                }
+                blocks::split(self.info(), &records, codes, scales);
                 Ok(())
             }
         }
@@ -129,11 +126,8 @@ impl PackedTensor {
                 data.write_at(scales_at + first_block * n_scale as u64, scales)
             }
             Places::Together { at } => {
-                let mut records = Vec::with_capacity(codes.len() + scales.len());
-                for (codes, scale) in codes.chunks(n_codes).zip(scales.chunks(n_scale)) {
-                    records.extend_from_slice(scale);
-                    records.extend_from_slice(codes);
-                }
+                let mut records = Vec::new();
+                blocks::interleave(self.info(), codes, scales, &mut records);
                 data.write_at(at + first_block * (n_codes + n_scale) as u64, &records)
             }
         }

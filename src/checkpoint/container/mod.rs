@@ -3,6 +3,7 @@
 //! A container says what parts a weight becomes, how its codes are stored, what stands beside the weights, and how all
 //! that is found again. Everything else (planning, packing, comparing, digests) is the same for all.
 
+pub(super) mod gguf;
 mod native;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use crate::format::{Container, Format};
 pub(crate) fn rules(container: Container) -> &'static dyn Rules {
     match container {
         Container::Native => &native::Native,
+        Container::Gguf => &gguf::Gguf,
     }
 }
 
@@ -43,6 +45,11 @@ pub(crate) trait Rules: Sync {
     /// Why a tensor can't be packed, if it can't: a clause that follows "because". Such a tensor is left alone, unless it
     /// is named, which is an error.
     fn refuses(&self, _tensor: &TensorInfo) -> Option<&'static str> {
+        None
+    }
+
+    /// What a person should know of an output of this kind.
+    fn notice(&self, _source: &Source) -> Option<String> {
         None
     }
 
