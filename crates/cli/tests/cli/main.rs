@@ -7,6 +7,7 @@ mod bad_places;
 mod common;
 mod containers;
 mod damage;
+mod gguf;
 mod memory;
 mod output;
 mod real_checkpoint;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use wgquant::Format;
-use wgquant::checkpoint::NativeFile;
+use wgquant::checkpoint::PackedFile;
 
 use crate::common::{Folder, failure};
 
@@ -68,8 +68,8 @@ fn every_device_gives_the_same_file() {
 /// A byte in the middle of the largest weight's codes.
 fn one_byte_is_found(folder: &Folder, input: &str, format: Format, mut packed: Vec<u8>) {
     const WEIGHT: &str = "embeddings.word_embeddings.weight";
-    let native = NativeFile::open(&folder.path("cpu")).unwrap();
-    let file = native.file();
+    let native = PackedFile::open(&folder.path("cpu")).unwrap();
+    let file = native.source();
     let codes = file.tensors().iter().find(|tensor| tensor.name == WEIGHT).unwrap();
     let at = codes.n_bytes / 2 + 5;
     let position = file.n_bytes() - file.data_bytes() + codes.offset + at;
