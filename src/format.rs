@@ -54,20 +54,29 @@ impl ScaleType {
 pub enum Container {
     /// One safetensors file: codes, scales and a digest a weight, as ARCHITECTURE.md describes.
     Native,
+    /// A folder that transformers loads with bitsandbytes.
+    Bnb,
+    /// A folder that transformers and vLLM load, in compressed-tensors' pack-quantized layout.
+    CompressedTensors,
     /// One GGUF file, as llama.cpp and its kin read.
     Gguf,
+    /// One safetensors file with blocks and scales, as gpt-oss has them.
+    Mxfp4,
 }
 
 impl Container {
     /// All of them.
-    pub const ALL: &'static [Self] = &[Self::Native, Self::Gguf];
+    pub const ALL: &'static [Self] = &[Self::Native, Self::Bnb, Self::CompressedTensors, Self::Gguf, Self::Mxfp4];
 
     /// The name on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
+            Self::Bnb => "bnb",
+            Self::CompressedTensors => "compressed-tensors",
             Self::Gguf => "gguf",
+            Self::Mxfp4 => "mxfp4",
         }
     }
 }
@@ -149,7 +158,7 @@ formats! {
         block: 64,
         scale: ScaleType::F32,
         whole_blocks: false,
-        containers: &[Container::Native],
+        containers: &[Container::Native, Container::CompressedTensors],
         codec: quant4bit::CODEC,
         shader: &[shader!("shared/symmetric.wgsl"), shader!("formats/quant4bit.wgsl")],
     };
@@ -161,7 +170,7 @@ formats! {
         block: 64,
         scale: ScaleType::F32,
         whole_blocks: false,
-        containers: &[Container::Native],
+        containers: &[Container::Native, Container::CompressedTensors],
         codec: quant8bit::CODEC,
         shader: &[shader!("shared/symmetric.wgsl"), shader!("formats/quant8bit.wgsl")],
     };
@@ -173,7 +182,7 @@ formats! {
         block: 64,
         scale: ScaleType::F32,
         whole_blocks: false,
-        containers: &[Container::Native],
+        containers: &[Container::Native, Container::Bnb],
         codec: nf4::CODEC,
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/nf4.wgsl")],
     };
@@ -185,7 +194,7 @@ formats! {
         block: 64,
         scale: ScaleType::F32,
         whole_blocks: false,
-        containers: &[Container::Native],
+        containers: &[Container::Native, Container::Bnb],
         codec: fp4::CODEC,
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/fp4.wgsl")],
     };
@@ -245,7 +254,7 @@ formats! {
         block: 32,
         scale: ScaleType::E8M0,
         whole_blocks: true,
-        containers: &[Container::Native, Container::Gguf],
+        containers: &[Container::Native, Container::Gguf, Container::Mxfp4],
         codec: mxfp4::CODEC,
         shader: &[shader!("formats/mxfp4.wgsl")],
     };

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::StoredDtype;
 use super::check::{check_blocks, check_copy};
 use super::container::gguf::differing_key;
+use super::container::rules;
 use super::packed_file::PackedFile;
 use super::progress::{Progress, Ticker};
 use super::quantize::Action;
@@ -114,10 +115,11 @@ pub fn verify(original: &Path, quantized: &Path, progress: &mut dyn FnMut(Progre
     for tensor in copied.values() {
         tensors.push(extra(Action::Copied, &tensor.name, &tensor.shape, tensor.dtype));
     }
-    let mismatch = (quantized.original_metadata() != original.metadata()).then(|| {
-        let text = "its __metadata__ differs from the original's".to_owned();
-        Error::BadFile(text).in_file(quantized.source().path()).to_string()
-    });
+    let mismatch = (!rules(quantized.container()).same_metadata(original.metadata(), quantized.original_metadata()))
+        .then(|| {
+            let text = "its __metadata__ differs from the original's".to_owned();
+            Error::BadFile(text).in_file(quantized.source().path()).to_string()
+        });
     let mismatch = mismatch.or_else(|| {
         let key = differing_key(original.gguf()?, quantized.source().gguf()?)?;
         let text = format!("its metadata differs from the original's at the key {key:?}");

@@ -49,7 +49,7 @@ pub(crate) struct DeviceArg {
 /// Where the result goes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct OutputArgs {
-    /// The file to write; it appears only when it is complete
+    /// The file to write, or the folder where the container is one; it appears only when it is complete
     #[arg(short, long, value_name = "OUTPUT")]
     pub(crate) output: PathBuf,
     /// Replace the output if it exists
@@ -68,17 +68,18 @@ pub(crate) struct DemoArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct QuantizeArgs {
-    /// A .safetensors file
+    /// A .safetensors file, or a folder with model.safetensors
     pub(crate) input: PathBuf,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     /// The format (see `wgquant formats`)
     #[arg(long, value_parser = parse_format)]
     pub(crate) format: Format,
-    /// The layout of the output
+    /// The layout of the output: `native`, `mxfp4` are one file, `bnb`, `compressed-tensors` a model's folder
     #[arg(long, value_parser = parse_container, default_value = "native")]
     pub(crate) container: Container,
-    /// Quantize only tensors whose name matches, whatever their shape; can be given several times
+    /// Quantize only tensors whose name matches, whatever their shape, if the container holds such; can be given several
+    /// times
     #[arg(long, value_name = "GLOB")]
     pub(crate) include: Vec<String>,
     /// Leave tensors alone whose name matches; can be given several times
@@ -99,7 +100,8 @@ pub(crate) struct QuantizeArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DequantizeArgs {
-    /// A file that `wgquant quantize` wrote
+    /// What `wgquant quantize` wrote, or a 4-bit bitsandbytes or compressed-tensors model; what comes out is one plain
+    /// .safetensors file, also from a folder
     pub(crate) input: PathBuf,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
@@ -112,13 +114,13 @@ pub(crate) struct DequantizeArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct InspectArgs {
-    /// A .safetensors file, compressed or not
+    /// A .safetensors file or a model's folder, compressed or not
     pub(crate) file: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct VerifyArgs {
-    /// The .safetensors file that was compressed
+    /// The .safetensors file or folder that was compressed
     pub(crate) original: PathBuf,
     /// What `wgquant quantize` made of it
     pub(crate) quantized: PathBuf,

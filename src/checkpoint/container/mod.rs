@@ -3,7 +3,11 @@
 //! A container says what parts a weight becomes, how its codes are stored, what stands beside the weights, and how all
 //! that is found again. Everything else (planning, packing, comparing, digests) is the same for all.
 
+mod bnb;
+mod compressed_tensors;
 pub(super) mod gguf;
+mod linear;
+mod mxfp4;
 mod native;
 
 use std::collections::BTreeMap;
@@ -20,7 +24,10 @@ use crate::format::{Container, Format};
 pub(crate) fn rules(container: Container) -> &'static dyn Rules {
     match container {
         Container::Native => &native::Native,
+        Container::Bnb => &bnb::Bnb,
+        Container::CompressedTensors => &compressed_tensors::CompressedTensors,
         Container::Gguf => &gguf::Gguf,
+        Container::Mxfp4 => &mxfp4::Mxfp4,
     }
 }
 
@@ -83,6 +90,11 @@ pub(crate) trait Rules: Sync {
     /// Whether the output is a folder.
     fn is_folder(&self) -> bool {
         false
+    }
+
+    /// Whether metadata that was read is the original's, but for what the container's readers need in it.
+    fn same_metadata(&self, original: &BTreeMap<String, String>, quantized: &BTreeMap<String, String>) -> bool {
+        original == quantized
     }
 
     /// Whether a checkpoint is one of these, by what it says of itself. It may still be damaged.

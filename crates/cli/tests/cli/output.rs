@@ -103,7 +103,7 @@ fn formats_adapters_and_demo() {
     let formats = folder.json(&["formats"]);
     assert_eq!(formats["formats"][0]["name"], "sym4");
     assert_eq!(formats["formats"][0]["bits_per_weight"], 4.5);
-    assert_eq!(formats["formats"][0]["containers"], json!(["native"]));
+    assert_eq!(formats["formats"][0]["containers"], json!(["native", "compressed-tensors"]));
     assert!(folder.ok(&["formats"]).contains("sym8"));
     assert!(folder.json(&["adapters"])["adapters"].is_array());
     folder.ok(&["adapters"]);

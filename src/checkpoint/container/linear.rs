@@ -1,0 +1,158 @@
+//! What `bnb` and `compressed-tensors` share: readers that replace a model's Linear modules, and know the rest by
+//! `config.json`.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::Chosen;
+use crate::checkpoint::safetensors::TensorInfo;
+use crate::checkpoint::source::Source;
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
+
+/// What a Linear's weight is called after its module.
+const WEIGHT: &str = ".weight";
+
+/// The key of config.json that tells readers how a model is quantized.
+pub(super) const QUANTIZATION_CONFIG: &str = "quantization_config";
+
+/// The entry of `__metadata__` that transformers looks for.
+const PT_FORMAT: (&str, &str) = ("format", "pt");
+
+/// The entry of `__metadata__` that says what type each weight had, where a container has no other place for it: a JSON
+/// object, names to types.
+const DTYPES_KEY: &str = "wgquant.dtypes";
+
+/// Models whose weights lie transposed (transformers' Conv1D), so that they are no Linear.
+const CONV1D_MODELS: [&str; 5] = ["gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp"];
+
+/// Parts of a module's name that only embeddings have, beside those with `embed` in them.
+const EMBEDDING_PARTS: [&str; 4] = ["wte", "wpe", "shared", "relative_attention_bias"];
+
+/// Parts of a module's name that only output heads have.
+const HEAD_PARTS: [&str; 6] = ["lm_head", "predictions", "classifier", "score", "qa_outputs", "logits_proj"];
+
+/// The module that a Linear's weight belongs to.
+pub(super) fn module(weight: &str) -> Option<&str> {
+    weight.strip_suffix(WEIGHT).filter(|module| !module.is_empty())
+}
+
+/// Why a tensor can't be the weight of a Linear that readers replace, as a clause.
+pub(super) fn refuses(tensor: &TensorInfo) -> Option<&'static str> {
+    let Some(module) = module(&tensor.name) else {
+        return Some("only tensors are whose names end in .weight");
+    };
+    if tensor.shape.len() != 2 {
+        return Some("only tensors of two dimensions are");
+    }
+    if module.split('.').any(|part| part.contains("embed") || EMBEDDING_PARTS.contains(&part)) {
+        return Some("it is an embedding, and transformers refuses a whole model with a quantized one");
+    }
+    if module.split('.').any(|part| HEAD_PARTS.contains(&part)) || ["output", "head"].contains(&module) {
+        return Some("it is an output head, which transformers leaves as it is");
+    }
+    None
+}
+
+/// Refuses models whose weights lie transposed.
+pub(super) fn check_source(source: &Source) -> Result<()> {
+    let model_type = source.config().and_then(|config| config.get("model_type")).and_then(Value::as_str);
+    match model_type.filter(|name| CONV1D_MODELS.contains(name)) {
+        None => Ok(()),
+        Some(name) => Err(Error::Refused(format!(
+            "is a model of type {name:?}, whose weights are stored transposed (Conv1D), and this container's readers would \
+             misread them: use --container native"
+        ))),
+    }
+}
+
+/// The modules of all weights that might be a Linear's and stay as they are: readers must be told.
+pub(super) fn left_modules<'a>(copied: &[&'a TensorInfo]) -> Vec<&'a str> {
+    let left = copied.iter().filter(|tensor| tensor.shape.len() == 2);
+    let mut modules: Vec<_> = left.filter_map(|tensor| module(&tensor.name)).collect();
+    modules.sort_unstable();
+    modules
+}
+
+/// config.json as the input has it, or an empty one, with how the model is quantized.
+pub(super) fn config(source: &Source, quantization: Value) -> Result<Option<String>> {
+    let mut config = source.config().cloned().unwrap_or_else(Map::new);
+    config.insert(QUANTIZATION_CONFIG.to_owned(), quantization);
+    let text = serde_json::to_string_pretty(&config);
+    text.map(|text| Some(text + "\n")).map_err(|error| Error::Refused(format!("no config.json: {error}")))
+}
+
+/// The method that config.json names.
+pub(super) fn quant_method(source: &Source) -> Option<&str> {
+    source.config()?.get(QUANTIZATION_CONFIG)?.get("quant_method")?.as_str()
+}
+
+/// The input's metadata, with what transformers looks for.
+pub(super) fn metadata(source: &Source) -> BTreeMap<String, String> {
+    let mut metadata = source.metadata().clone();
+    metadata.entry(PT_FORMAT.0.to_owned()).or_insert_with(|| PT_FORMAT.1.to_owned());
+    metadata
+}
+
+/// Whether two files' metadata are the same but for what [`metadata`] adds.
+pub(super) fn same_metadata(original: &BTreeMap<String, String>, quantized: &BTreeMap<String, String>) -> bool {
+    let added = |key: &str, value: &str| (key, value) == PT_FORMAT && !original.contains_key(key);
+    original.iter().eq(quantized.iter().filter(|(key, value)| !added(key, value)))
+}
+
+/// Records the types that weights had.
+pub(super) fn record_dtypes(weights: &[Chosen<'_>], metadata: &mut BTreeMap<String, String>) -> Result<()> {
+    let dtypes: BTreeMap<_, _> =
+        weights.iter().map(|weight| (weight.tensor.name.as_str(), weight.dtype.name())).collect();
+    let text = serde_json::to_string(&dtypes).map_err(|error| Error::Refused(format!("no metadata: {error}")))?;
+    metadata.insert(DTYPES_KEY.to_owned(), text);
+    Ok(())
+}
+
+/// The types that weights had, as far as a file says so, and its metadata without that.
+pub(super) struct Dtypes {
+    recorded: BTreeMap<String, String>,
+    model: Option<Dtype>,
+}
+
+impl Dtypes {
+    /// Reads what metadata and config.json say; gives the metadata without.
+    pub(super) fn read(source: &Source) -> Result<(Self, BTreeMap<String, String>)> {
+        let mut metadata = source.metadata().clone();
+        let recorded = match metadata.remove(DTYPES_KEY) {
+            None => BTreeMap::new(),
+            Some(text) => serde_json::from_str(&text)
+                .map_err(|error| Error::BadFile(format!("its metadata {DTYPES_KEY:?} is damaged: {error}")))?,
+        };
+        let named = |key| source.config().and_then(|config| config.get(key)).and_then(Value::as_str);
+        let model = named("dtype").or(named("torch_dtype")).and_then(from_torch);
+        Ok((Self { recorded, model }, metadata))
+    }
+
+    /// The type that a weight had, and whether the file says so of that weight.
+    pub(super) fn of(&self, weight: &str) -> Result<(Dtype, bool)> {
+        match self.recorded.get(weight) {
+            None => Ok((self.model.unwrap_or(Dtype::F32), false)),
+            Some(name) => match Dtype::from_name(name).filter(|dtype| dtype.name() == name) {
+                Some(dtype) => Ok((dtype, true)),
+                None => Err(Error::UnsupportedDtype(name.clone())),
+            },
+        }
+    }
+}
+
+/// torch's name of a type.
+pub(super) fn torch_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F32 => "float32",
+        Dtype::F16 => "float16",
+        Dtype::BF16 => "bfloat16",
+    }
+}
+
+/// The type that torch calls so.
+pub(super) fn from_torch(name: &str) -> Option<Dtype> {
+    let name = name.strip_prefix("torch.").unwrap_or(name);
+    Dtype::ALL.into_iter().find(|&dtype| torch_name(dtype) == name)
+}
