@@ -8,6 +8,7 @@ mod common;
 mod containers;
 mod damage;
 mod gguf;
+mod gguf_package;
 mod layouts;
 mod memory;
 mod output;
