@@ -58,13 +58,15 @@ pub enum Container {
     Bnb,
     /// A folder that transformers and vLLM load, in compressed-tensors' pack-quantized layout.
     CompressedTensors,
+    /// One GGUF file, as llama.cpp and its kin read.
+    Gguf,
     /// One safetensors file with blocks and scales, as gpt-oss has them.
     Mxfp4,
 }
 
 impl Container {
     /// All of them.
-    pub const ALL: &'static [Self] = &[Self::Native, Self::Bnb, Self::CompressedTensors, Self::Mxfp4];
+    pub const ALL: &'static [Self] = &[Self::Native, Self::Bnb, Self::CompressedTensors, Self::Gguf, Self::Mxfp4];
 
     /// The name on the command line.
     #[must_use]
@@ -73,6 +75,7 @@ impl Container {
             Self::Native => "native",
             Self::Bnb => "bnb",
             Self::CompressedTensors => "compressed-tensors",
+            Self::Gguf => "gguf",
             Self::Mxfp4 => "mxfp4",
         }
     }
@@ -227,7 +230,7 @@ formats! {
         block: 32,
         scale: ScaleType::F16,
         whole_blocks: true,
-        containers: &[Container::Native],
+        containers: &[Container::Native, Container::Gguf],
         codec: q4_0::CODEC,
         shader: &[shader!("shared/wide.wgsl"), shader!("formats/q4_0.wgsl")],
     };
@@ -239,7 +242,7 @@ formats! {
         block: 32,
         scale: ScaleType::F16,
         whole_blocks: true,
-        containers: &[Container::Native],
+        containers: &[Container::Native, Container::Gguf],
         codec: q8_0::CODEC,
         shader: &[shader!("shared/wide.wgsl"), shader!("formats/q8_0.wgsl")],
     };
@@ -251,7 +254,7 @@ formats! {
         block: 32,
         scale: ScaleType::E8M0,
         whole_blocks: true,
-        containers: &[Container::Native, Container::Mxfp4],
+        containers: &[Container::Native, Container::Gguf, Container::Mxfp4],
         codec: mxfp4::CODEC,
         shader: &[shader!("formats/mxfp4.wgsl")],
     };

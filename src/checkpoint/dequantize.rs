@@ -14,6 +14,7 @@ use super::weight::PackedTensor;
 use crate::dtype::Dtype;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::format::Container;
 
 /// How a quantized checkpoint is turned back.
 #[derive(Debug, Clone, Copy, Default)]
@@ -46,6 +47,8 @@ pub struct DequantizedTensor {
 pub struct DequantizeReport {
     /// Who did it, as [`Engine::description`] says.
     pub adapter: String,
+    /// The input's container. Only the native one records digests; of the others damage shows only beside the original.
+    pub container: Container,
     /// Bytes of the input file.
     pub bytes_in: u64,
     /// Bytes of the output file.
@@ -108,7 +111,8 @@ pub async fn dequantize(
     }
     out.finish(options.sync)?;
     let (bytes_in, bytes_out) = (source.source().n_bytes(), layout.n_bytes());
-    Ok(DequantizeReport { adapter: engine.description(), bytes_in, bytes_out, tensors })
+    let (adapter, container) = (engine.description(), source.container());
+    Ok(DequantizeReport { adapter, container, bytes_in, bytes_out, tensors })
 }
 
 /// Checks a weight's digest, then writes its values from position `at` on.

@@ -72,6 +72,13 @@ impl Layout {
     /// # Errors
     /// [`Error::Refused`] if the header would be longer than readers allow.
     pub(crate) fn new(metadata: &BTreeMap<String, String>, parts: &[Part]) -> Result<Self> {
+        if let Some((part, of)) = parts.iter().find_map(|part| Some((part, part.dtype.as_blocks()?))) {
+            let text = format!(
+                "its type is GGUF's {}, which a safetensors file can't hold and wgquant can't convert",
+                of.name
+            );
+            return Err(Error::Refused(text).in_tensor(&part.name));
+        }
         let mut order: Vec<usize> = (0..parts.len()).collect();
         order.sort_by_key(|&ix| (parts[ix].content == Content::Digest, std::cmp::Reverse(parts[ix].dtype.bitsize())));
         let mut offsets = vec![0; parts.len()];

@@ -18,6 +18,7 @@ mod quantize;
 mod safetensors;
 mod select;
 mod source;
+mod stored;
 mod verify;
 mod weight;
 
@@ -29,6 +30,6 @@ pub use self::quantize::{Action, QuantizeOptions, QuantizeReport, QuantizedTenso
 pub use self::safetensors::{SafetensorsFile, TensorInfo};
 pub use self::select::{DEFAULT_MIN_ELEMENTS, Selection};
 pub use self::source::Source;
+pub use self::stored::StoredDtype;
 pub use self::verify::{VerifiedTensor, VerifyReport, verify};
 pub use self::weight::PackedTensor;
-pub use ::safetensors::Dtype as StoredDtype;

@@ -103,6 +103,9 @@ impl Target {
             }
         };
         let output = Output { temp, target: self, data_start: layout.data_start() };
+        // A file may end with padding, which nothing else writes.
+        let Data { file, path, .. } = output.data();
+        file.set_len(layout.n_bytes()).map_err(|error| io_error("can't be written", error).in_file(path))?;
         Data { start: 0, ..output.data() }.write_at(0, &layout.header)?;
         Ok(output)
     }

@@ -10,7 +10,7 @@ use super::safetensors::TensorInfo;
 use super::source::{CONFIG_FILE, Source};
 use super::weight::{PackedTensor, Places};
 use crate::error::{Error, Result};
-use crate::format::Format;
+use crate::format::{Container, Format};
 
 /// What becomes of a tensor.
 #[derive(Debug)]
@@ -45,7 +45,8 @@ impl Plan {
     pub(crate) fn new(source: &Source, options: &QuantizeOptions) -> Result<Self> {
         let (format, rules) = (options.format, rules(options.container));
         check_container(options)?;
-        if let Some(container) = detect(source) {
+        // A GGUF file may hold weights of all kinds, and those that are packed are copied.
+        if let Some(container) = detect(source).filter(|&container| container != Container::Gguf) {
             return Err(Error::Refused(format!(
                 "was quantized already (its container is {}): give the original, or run wgquant dequantize on it first",
                 container.name()
@@ -53,6 +54,12 @@ impl Plan {
         }
         rules.check_source(source)?;
         let mut selected = options.selection.select(source.tensors(), format, options.container)?;
+        selected.notices.extend(rules.notice(source));
+        if source.gguf().is_some() && options.container != Container::Gguf {
+            selected
+                .notices
+                .push("the input's GGUF metadata (tokenizer, hyperparameters) is not in the output".to_owned());
+        }
         let choices: Vec<_> = source
             .tensors()
             .iter()

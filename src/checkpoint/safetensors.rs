@@ -51,16 +51,6 @@ impl TensorInfo {
     }
 }
 
-impl From<Dtype> for StoredDtype {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F32 => Self::F32,
-            Dtype::F16 => Self::F16,
-            Dtype::BF16 => Self::BF16,
-        }
-    }
-}
-
 /// A safetensors file that was opened and whose header holds together: the tensors fill the data section without gap or
 /// overlap, and their sizes follow from shape and type.
 #[derive(Debug)]
@@ -141,7 +131,7 @@ impl SafetensorsFile {
             .into_iter()
             .map(|(name, info)| TensorInfo {
                 name,
-                dtype: info.dtype,
+                dtype: info.dtype.into(),
                 shape: info.shape.iter().map(|&n| n as u64).collect(),
                 offset: info.data_offsets.0 as u64,
                 n_bytes: (info.data_offsets.1 - info.data_offsets.0) as u64,

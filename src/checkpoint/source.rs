@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::data::{Data, io_error};
+use super::gguf::file::{GgufFile, is_gguf};
+use super::gguf::metadata::Entry;
 use super::safetensors::{SafetensorsFile, TensorInfo};
 use crate::error::{Error, Result};
 
@@ -24,10 +26,17 @@ const MAX_CONFIG_BYTES: u64 = 16 << 20;
 /// An open checkpoint: named tensors that are read by ranges, whatever file they lie in.
 #[derive(Debug)]
 pub struct Source {
-    file: SafetensorsFile,
+    file: ModelFile,
     /// Indices of the tensors by name.
     by_name: BTreeMap<String, usize>,
     folder: Option<ModelFolder>,
+}
+
+/// The file that tensors lie in.
+#[derive(Debug)]
+enum ModelFile {
+    Safetensors(SafetensorsFile),
+    Gguf(GgufFile),
 }
 
 /// The folder that a model was given as.
@@ -38,13 +47,16 @@ struct ModelFolder {
 }
 
 impl Source {
-    /// Opens a `.safetensors` file, or a folder with one named `model.safetensors`. No tensor is read.
+    /// Opens a `.safetensors` or a `.gguf` file, or a folder with one named `model.safetensors`. No tensor is read.
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::BadFile`] with what is wrong, both within [`Error::File`].
     pub fn open(path: &Path) -> Result<Self> {
         if !path.is_dir() {
-            return Ok(Self::new(SafetensorsFile::open(path)?, None));
+            if is_gguf(path) {
+                return Ok(Self::new(ModelFile::Gguf(GgufFile::open(path)?), None));
+            }
+            return Ok(Self::new(ModelFile::Safetensors(SafetensorsFile::open(path)?), None));
         }
         let bad = |text: &str| Err(Error::BadFile(text.to_owned()).in_file(path));
         if path.join(INDEX_FILE).exists() {
@@ -58,18 +70,20 @@ impl Source {
             return bad("is a folder, and has no model.safetensors in it");
         }
         let config = read_config(&path.join(CONFIG_FILE))?;
-        Ok(Self::new(SafetensorsFile::open(&file)?, Some(ModelFolder { path: path.to_owned(), config })))
+        let file = ModelFile::Safetensors(SafetensorsFile::open(&file)?);
+        Ok(Self::new(file, Some(ModelFolder { path: path.to_owned(), config })))
     }
 
-    fn new(file: SafetensorsFile, folder: Option<ModelFolder>) -> Self {
-        let by_name = file.tensors().iter().enumerate().map(|(ix, tensor)| (tensor.name.clone(), ix)).collect();
-        Self { file, by_name, folder }
+    fn new(file: ModelFile, folder: Option<ModelFolder>) -> Self {
+        let mut source = Self { file, by_name: BTreeMap::new(), folder };
+        source.by_name = source.tensors().iter().enumerate().map(|(ix, tensor)| (tensor.name.clone(), ix)).collect();
+        source
     }
 
     /// Where it was opened: the file, or the folder.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.folder().unwrap_or(self.file.path())
+        self.folder().unwrap_or(self.file_path())
     }
 
     /// The folder, if it was given as one.
@@ -81,7 +95,10 @@ impl Source {
     /// The file that the tensors lie in.
     #[must_use]
     pub fn file_path(&self) -> &Path {
-        self.file.path()
+        match &self.file {
+            ModelFile::Safetensors(file) => file.path(),
+            ModelFile::Gguf(file) => &file.path,
+        }
     }
 
     /// The folder's config.json, if there is one.
@@ -93,25 +110,45 @@ impl Source {
     /// Bytes of the file with the tensors.
     #[must_use]
     pub fn n_bytes(&self) -> u64 {
-        self.file.n_bytes()
+        match &self.file {
+            ModelFile::Safetensors(file) => file.n_bytes(),
+            ModelFile::Gguf(file) => file.n_bytes,
+        }
     }
 
     /// Bytes of all tensors.
     #[must_use]
     pub fn data_bytes(&self) -> u64 {
-        self.file.data_bytes()
+        match &self.file {
+            ModelFile::Safetensors(file) => file.data_bytes(),
+            ModelFile::Gguf(file) => file.data_bytes(),
+        }
     }
 
-    /// The entries of a safetensors file's `__metadata__`.
+    /// The entries of a safetensors file's `__metadata__`, also where a GGUF file carries them.
     #[must_use]
     pub fn metadata(&self) -> &BTreeMap<String, String> {
-        self.file.metadata()
+        match &self.file {
+            ModelFile::Safetensors(file) => file.metadata(),
+            ModelFile::Gguf(file) => &file.metadata,
+        }
     }
 
-    /// The tensors, by where they lie.
+    /// The key-value pairs of a GGUF file; none for other files.
+    pub(crate) fn gguf(&self) -> Option<&[Entry]> {
+        match &self.file {
+            ModelFile::Safetensors(_) => None,
+            ModelFile::Gguf(file) => Some(&file.entries),
+        }
+    }
+
+    /// The tensors, by where they lie; those of a GGUF file in its own order.
     #[must_use]
     pub fn tensors(&self) -> &[TensorInfo] {
-        self.file.tensors()
+        match &self.file {
+            ModelFile::Safetensors(file) => file.tensors(),
+            ModelFile::Gguf(file) => &file.tensors,
+        }
     }
 
     /// The tensor of that name.
@@ -130,7 +167,10 @@ impl Source {
 
     /// The section of the file that positions count in.
     pub(crate) fn data(&self) -> Data<'_> {
-        self.file.data()
+        match &self.file {
+            ModelFile::Safetensors(file) => file.data(),
+            ModelFile::Gguf(file) => file.data(),
+        }
     }
 }
 

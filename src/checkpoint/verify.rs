@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::StoredDtype;
 use super::check::{check_blocks, check_copy};
+use super::container::gguf::differing_key;
 use super::container::rules;
 use super::packed_file::PackedFile;
 use super::progress::{Progress, Ticker};
@@ -74,6 +75,14 @@ pub fn verify(original: &Path, quantized: &Path, progress: &mut dyn FnMut(Progre
             mismatch: None,
         };
         let outcome = match (weights.remove(tensor.name.as_str()), copied.remove(tensor.name.as_str())) {
+            // A GGUF file may have been quantized in part before.
+            (Some(weight), _) if tensor.dtype.as_blocks().is_some() => {
+                let mut packed = quantized.source().tensors().iter();
+                match packed.find(|packed| packed.name == weight.name) {
+                    Some(copy) => verify_copy((&original, tensor), (&quantized, copy), &mut ticker),
+                    None => Err(Error::BadFile("is missing from the quantized file".to_owned())),
+                }
+            }
             (Some(weight), _) => {
                 found.action = Action::Quantized;
                 verify_weight((&original, tensor), (&quantized, weight), &mut ticker).map(|(figures, digest)| {
@@ -111,6 +120,11 @@ pub fn verify(original: &Path, quantized: &Path, progress: &mut dyn FnMut(Progre
             let text = "its __metadata__ differs from the original's".to_owned();
             Error::BadFile(text).in_file(quantized.source().path()).to_string()
         });
+    let mismatch = mismatch.or_else(|| {
+        let key = differing_key(original.gguf()?, quantized.source().gguf()?)?;
+        let text = format!("its metadata differs from the original's at the key {key:?}");
+        Some(Error::BadFile(text).in_file(quantized.source().path()).to_string())
+    });
     Ok(VerifyReport { tensors, mismatch })
 }
 

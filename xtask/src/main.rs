@@ -2,6 +2,7 @@
 
 mod fixture;
 mod fuzz;
+mod gguf_package;
 mod interop;
 mod packages;
 mod steps;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{fixture, packages};
+use crate::{fixture, gguf_package, packages};
 
 /// Optimized, with overflow checks and assertions: see Cargo.toml. All steps use it, so that nothing is built twice.
 const PROFILE: [&str; 2] = ["--profile", "checked"];
@@ -58,7 +58,8 @@ pub(crate) fn test(root: &Path) -> Result<()> {
 
 fn set_up(root: &Path, summary: &mut Summary) -> Result<()> {
     summary.step("system packages", packages::ensure)?;
-    summary.step("real checkpoint", || fixture::ensure(root))
+    summary.step("real checkpoint", || fixture::ensure(root))?;
+    summary.step("package gguf", || gguf_package::ensure(root))
 }
 
 /// The cargo that runs this, in the workspace's root.

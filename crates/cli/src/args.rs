@@ -68,7 +68,7 @@ pub(crate) struct DemoArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct QuantizeArgs {
-    /// A .safetensors file, or a folder with model.safetensors
+    /// A .safetensors or .gguf file, or a folder with model.safetensors
     pub(crate) input: PathBuf,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
@@ -100,12 +100,12 @@ pub(crate) struct QuantizeArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DequantizeArgs {
-    /// What `wgquant quantize` wrote, or a 4-bit bitsandbytes or compressed-tensors model; what comes out is one plain
-    /// .safetensors file, also from a folder
+    /// What `wgquant quantize` wrote, or a 4-bit bitsandbytes, a compressed-tensors or a GGUF model; what comes out is one
+    /// plain .safetensors file, also from a folder
     pub(crate) input: PathBuf,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
-    /// Type of the weights [default: the one that each had]
+    /// Type of the weights [default: the one that each had, or f32 where the file does not say]
     #[arg(long, value_name = "f32|f16|bf16", value_parser = parse_dtype)]
     pub(crate) dtype: Option<Dtype>,
     #[command(flatten)]
@@ -114,13 +114,13 @@ pub(crate) struct DequantizeArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct InspectArgs {
-    /// A .safetensors file or a model's folder, compressed or not
+    /// A .safetensors or .gguf file or a model's folder, compressed or not
     pub(crate) file: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct VerifyArgs {
-    /// The .safetensors file or folder that was compressed
+    /// The .safetensors or .gguf file or the folder that was compressed
     pub(crate) original: PathBuf,
     /// What `wgquant quantize` made of it
     pub(crate) quantized: PathBuf,

@@ -5,6 +5,7 @@
 
 mod bnb;
 mod compressed_tensors;
+pub(super) mod gguf;
 mod linear;
 mod mxfp4;
 mod native;
@@ -25,6 +26,7 @@ pub(crate) fn rules(container: Container) -> &'static dyn Rules {
         Container::Native => &native::Native,
         Container::Bnb => &bnb::Bnb,
         Container::CompressedTensors => &compressed_tensors::CompressedTensors,
+        Container::Gguf => &gguf::Gguf,
         Container::Mxfp4 => &mxfp4::Mxfp4,
     }
 }
@@ -50,6 +52,11 @@ pub(crate) trait Rules: Sync {
     /// Why a tensor can't be packed, if it can't: a clause that follows "because". Such a tensor is left alone, unless it
     /// is named, which is an error.
     fn refuses(&self, _tensor: &TensorInfo) -> Option<&'static str> {
+        None
+    }
+
+    /// What a person should know of an output of this kind.
+    fn notice(&self, _source: &Source) -> Option<String> {
         None
     }
 

@@ -60,7 +60,7 @@ impl Header {
     /// # Errors
     /// [`Error::BadFile`] with what is wrong, and [`Error::Io`].
     pub(crate) fn read(reader: impl Read, n_bytes: u64) -> Result<Self> {
-        let mut cursor = Cursor { reader, at: 0, n_bytes, what: "its start".to_owned() };
+        let mut cursor = Cursor { reader, at: 0, n_bytes, what: "start".to_owned() };
         check_start(&mut cursor)?;
         let n_tensors = cursor.count("tensors", MIN_TENSOR_BYTES)?;
         let n_entries = cursor.count("metadata entries", MIN_ENTRY_BYTES)?;

@@ -11,6 +11,9 @@ pub(crate) const FILE_TYPE: &str = "general.file_type";
 /// The version of ggml's block layouts.
 pub(crate) const QUANTIZATION_VERSION: &str = "general.quantization_version";
 
+/// What the keys start with that carry a safetensors file's metadata.
+pub(crate) const SAFETENSORS: &str = "safetensors.";
+
 /// The alignment where a file names none.
 pub(crate) const DEFAULT_ALIGNMENT: u64 = 32;
 /// More than any file needs; it bounds the padding.

@@ -1,10 +1,10 @@
 //! GGUF files: the header, read from hostile bytes and written anew, and blocks turned into planes.
 //!
 //! Version 3, little-endian; version 2 has the same layout. Source: ggml's `docs/gguf.md`.
-#![expect(dead_code, reason = "the container that uses it comes next")]
 
 pub(crate) mod blocks;
-pub(crate) mod header;
+pub(crate) mod file;
+mod header;
 pub(crate) mod metadata;
 pub(crate) mod types;
 pub(crate) mod write;

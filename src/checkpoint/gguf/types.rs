@@ -1,7 +1,6 @@
 //! The element types that a GGUF file can name, and what they are elsewhere.
 
-use super::super::StoredDtype;
-use crate::dtype::Dtype;
+use crate::checkpoint::StoredDtype;
 use crate::format::Format;
 
 /// A type of GGUF's table: elements of a row come in blocks of so many bytes.
@@ -126,18 +125,10 @@ pub(crate) fn file_type(format: Format) -> Option<u32> {
     }
 }
 
-/// The same where nothing was quantized, for the type that most weights have.
-pub(crate) fn float_file_type(dtype: Dtype) -> u32 {
-    match dtype {
-        Dtype::F32 => 0,
-        Dtype::F16 => 1,
-        Dtype::BF16 => 32,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtype::Dtype;
 
     #[test]
     fn blocks_are_those_of_the_formats() {

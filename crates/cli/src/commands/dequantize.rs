@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use serde_json::json;
+use wgquant::Container;
 use wgquant::checkpoint::{Action, DequantizeOptions, Progress, dequantize};
 
 use super::open_engine;
@@ -45,13 +46,17 @@ pub(crate) fn run(console: Console, args: &DequantizeArgs) -> anyhow::Result<()>
     console.result(&document, || {
         let n_dequantized = report.tensors.iter().filter(|tensor| tensor.was == Action::Quantized).count();
         format!(
-            "{}: {} dequantized, {} copied; {} to {} in {seconds:.2} s on {}; digests are right",
+            "{}: {} dequantized, {} copied; {} to {} in {seconds:.2} s on {}; {}",
             args.output.output.display(),
             table::tensors(n_dequantized),
             report.tensors.len() - n_dequantized,
             bytes(report.bytes_in),
             bytes(report.bytes_out),
             report.adapter,
+            match report.container {
+                Container::Native => "digests are right",
+                _ => "this container records no digests, so wgquant verify tells whether it is whole",
+            }
         )
     })
 }

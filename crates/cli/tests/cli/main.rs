@@ -7,6 +7,8 @@ mod bad_places;
 mod common;
 mod containers;
 mod damage;
+mod gguf;
+mod gguf_package;
 mod layouts;
 mod memory;
 mod output;

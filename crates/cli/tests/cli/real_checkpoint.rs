@@ -8,7 +8,7 @@ use wgquant::checkpoint::PackedFile;
 use crate::common::{Folder, failure};
 
 /// All-MiniLM-L6-v2 as it was published: 22.7 M weights in `f32`.
-fn checkpoint() -> PathBuf {
+pub(crate) fn checkpoint() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let path = root.join(".fixtures/all-minilm-l6-v2/model.safetensors");
     let path =

@@ -1,0 +1,76 @@
+//! An open GGUF file: a checked header, and tensors that are read by ranges.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use super::header::{Header, MAGIC};
+use super::metadata::{Entry, SAFETENSORS};
+use crate::checkpoint::StoredDtype;
+use crate::checkpoint::data::{Data, io_error};
+use crate::checkpoint::safetensors::TensorInfo;
+use crate::error::Result;
+
+/// A GGUF file that was opened and whose header holds together.
+#[derive(Debug)]
+pub(crate) struct GgufFile {
+    pub(crate) path: PathBuf,
+    file: File,
+    data_start: u64,
+    pub(crate) n_bytes: u64,
+    /// Key-value pairs, in the file's order.
+    pub(crate) entries: Vec<Entry>,
+    /// What they carry of a safetensors file's metadata.
+    pub(crate) metadata: BTreeMap<String, String>,
+    /// Tensors, in the file's order.
+    pub(crate) tensors: Vec<TensorInfo>,
+}
+
+/// Whether a file starts as GGUF files do. A safetensors file can't: its header would be too long.
+pub(crate) fn is_gguf(path: &Path) -> bool {
+    // Looked at before it is opened, because opening a pipe would wait for its other end.
+    let is_file = std::fs::metadata(path).is_ok_and(|found| found.is_file());
+    let mut start = [0; MAGIC.len()];
+    is_file && File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == MAGIC
+}
+
+impl GgufFile {
+    /// Opens a file and checks its header. No tensor is read.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) and [`Error::BadFile`](crate::Error::BadFile), both within
+    /// [`Error::File`](crate::Error::File).
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let in_file = |error: crate::Error| error.in_file(path);
+        let failed = |error| in_file(io_error("can't be opened", error));
+        let file = File::open(path).map_err(failed)?;
+        let n_bytes = file.metadata().map_err(failed)?.len();
+        let header = Header::read(BufReader::new(&file), n_bytes).map_err(in_file)?;
+        let carried = |entry: &Entry| {
+            let key = entry.key.strip_prefix(SAFETENSORS)?;
+            Some((key.to_owned(), entry.as_str()?.to_owned()))
+        };
+        let metadata = header.metadata.iter().filter_map(carried).collect();
+        let tensors = header.tensors.into_iter().map(|tensor| TensorInfo {
+            name: tensor.name,
+            dtype: tensor.of.stored().unwrap_or(StoredDtype::blocks(tensor.of)),
+            shape: tensor.shape,
+            // Without elements it lies anywhere.
+            offset: if tensor.n_bytes == 0 { 0 } else { tensor.offset },
+            n_bytes: tensor.n_bytes,
+        });
+        let (path, data_start, tensors) = (path.to_owned(), header.data_start, tensors.collect());
+        Ok(Self { path, file, data_start, n_bytes, entries: header.metadata, metadata, tensors })
+    }
+
+    /// The data section. It ends with the file.
+    pub(crate) fn data(&self) -> Data<'_> {
+        Data { file: &self.file, path: &self.path, start: self.data_start }
+    }
+
+    /// Bytes of the data section, padding included.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        self.n_bytes.saturating_sub(self.data_start)
+    }
+}
