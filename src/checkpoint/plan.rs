@@ -52,6 +52,13 @@ impl Plan {
                 container.name()
             )));
         }
+        if source.gguf().is_some() && rules.is_folder() {
+            return Err(Error::Refused(format!(
+                "is a GGUF file, whose names the readers of {} don't know: use --container gguf or native, or give the \
+                 model's own folder",
+                options.container.name()
+            )));
+        }
         rules.check_source(source)?;
         let mut selected = options.selection.select(source.tensors(), format, options.container)?;
         selected.notices.extend(rules.notice(source));

@@ -200,6 +200,8 @@ fn what_gguf_cannot_hold() {
     let args = ["quantize", "in", "-o", "out", "--device", "cpu", "--format", "nf4", "--container", "gguf"];
     folder.fails(1, &args, "nf4 can't be written as gguf");
     folder.write("in", &gguf(&model()));
+    let args = ["quantize", "in", "-o", "out", "--device", "cpu", "--format", "nf4", "--container", "bnb"];
+    folder.fails(1, &args, "in: is a GGUF file, whose names the readers of bnb don't know");
     let args = ["quantize", "in", "-o", "out", "--device", "cpu", "--format", "q4_0", "--container", "gguf"];
     folder.fails(1, &[&args[..], &["--include", "*attn_norm*"]].concat(), "because GGUF's readers take tensors of one");
 }
