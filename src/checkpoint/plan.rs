@@ -163,6 +163,13 @@ fn check_container(options: &QuantizeOptions) -> Result<()> {
     let containers: Vec<_> = format.info().containers.iter().map(|container| container.name()).collect();
     let formats = Format::ALL.iter().filter(|format| format.info().containers.contains(&container));
     let formats: Vec<_> = formats.map(|format| format.name()).collect();
+    if containers.is_empty() {
+        return Err(Error::Refused(format!(
+            "{format} has no container yet, only the library packs it; {} holds {}",
+            container.name(),
+            formats.join(", ")
+        )));
+    }
     Err(Error::Refused(format!(
         "{format} can't be written as {0}: {format} can be as {1}, and {0} holds {2}",
         container.name(),

@@ -248,6 +248,7 @@ fn what_does_not_fit_is_refused() {
         &[],
         "sym4 can't be written as bnb: sym4 can be as native, compressed-tensors, and bnb holds nf4",
     );
+    run("native", "nf4-dq", &[], "nf4-dq has no container yet, only the library packs it; native holds sym4");
     run("mxfp4", "nf4", &[], "nf4 can't be written as mxfp4: nf4 can be as native, bnb, and mxfp4 holds mxfp4");
     for (container, format) in [("bnb", "nf4"), ("compressed-tensors", "sym4")] {
         run(container, format, &["--include", "emb*"], "because it is an embedding, and transformers refuses");
