@@ -206,7 +206,7 @@ formats! {
         block: 64,
         scale: ScaleType::Nested,
         whole_blocks: false,
-        containers: &[],
+        containers: &[Container::Native, Container::Bnb],
         codec: nf4::CODEC,
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/nf4.wgsl")],
     };
@@ -218,7 +218,7 @@ formats! {
         block: 64,
         scale: ScaleType::Nested,
         whole_blocks: false,
-        containers: &[],
+        containers: &[Container::Native, Container::Bnb],
         codec: fp4::CODEC,
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/fp4.wgsl")],
     };
@@ -328,6 +328,12 @@ impl FormatInfo {
             ScaleType::Nested => self.n_blocks(n_elems).div_ceil(nested::NESTED_BLOCK as u64),
             _ => 0,
         }
+    }
+
+    /// Bytes of all second-level scales; 0 where scales are not nested.
+    #[must_use]
+    pub fn nested_absmax_bytes(&self, n_elems: u64) -> u64 {
+        self.n_nested_blocks(n_elems) * size_of::<f32>() as u64
     }
 
     /// Bytes of the packed codes of one whole block.

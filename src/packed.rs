@@ -56,7 +56,7 @@ impl Packed {
     ) -> Result<Self> {
         let info = format.info();
         info.check_len(n_elems)?;
-        let nested_bytes = info.n_nested_blocks(n_elems) * size_of::<f32>() as u64;
+        let nested_bytes = info.nested_absmax_bytes(n_elems);
         for (what, expected, actual) in [
             ("codes", info.codes_bytes(n_elems), codes.len()),
             ("scales", info.stored_scales_bytes(n_elems), scales.len()),

@@ -238,7 +238,7 @@ pub fn packed_cases(format: Format) -> Vec<(String, Packed)> {
         let bytes = |n: u64, random: &mut SplitMix| (0..n).map(|_| random.next().to_le_bytes()[0]).collect::<Vec<u8>>();
         let codes = bytes(info.codes_bytes(n_elems), &mut random);
         let scales = bytes(info.stored_scales_bytes(n_elems), &mut random);
-        let nested = bytes(info.n_nested_blocks(n_elems) * 4, &mut random);
+        let nested = bytes(info.nested_absmax_bytes(n_elems), &mut random);
         let offset = f32::from_bits(0x3c00_0000 + i);
         if let Ok(tensor) = Packed::from_nested_parts(format, n_elems, codes, scales, nested, offset) {
             packed.push((format!("random codes and scales {i}"), tensor));

@@ -164,8 +164,8 @@ pub struct Checker<'a> {
 
 impl Checker<'_> {
     /// Recomputes whole blocks (only the tensor's last may be short) and compares every byte. `first_elem` is the flat
-    /// index of the first weight. Nested scales are given dequantized and are not compared: each depends on all of the
-    /// tensor's.
+    /// index of the first weight. Nested scales are given dequantized and are not compared here: each depends
+    /// on all of the tensor's.
     ///
     /// # Errors
     /// [`Error::Mismatch`] at the first byte that differs; [`Error::NonFinite`] if the original can't be quantized at all.

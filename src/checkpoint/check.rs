@@ -1,6 +1,7 @@
 //! What was written, read back and held against the original.
 
 use super::data::{Data, PIECE_BYTES};
+use super::nested::{NestedChecker, NestedReader};
 use super::progress::Ticker;
 use super::safetensors::TensorInfo;
 use super::weight::PackedTensor;
@@ -30,7 +31,16 @@ pub(crate) fn check_blocks(
     let mut checker =
         Checker { format: weight.format, tensor: &tensor.name, made_by, figures: ErrorFigures::default() };
     let (mut input, mut codes, mut scales) = (Vec::new(), Vec::new(), Vec::new());
+    let reader = weight.reader(packed)?;
+    let nested = weight.nested().map(|places| NestedReader::new(places, packed)).transpose()?;
+    let nested = nested.map(|reader| NestedChecker { original, tensor, weight, reader, made_by });
+    if let (Verify::Full, Some(nested)) = (verify, &nested) {
+        nested.check_all()?;
+    }
     for range in blocks_to_check(verify, weight.n_blocks(), sample_seed(&tensor.name)) {
+        if let (Verify::Sample, Some(nested)) = (verify, &nested) {
+            range.clone().try_for_each(|block| nested.check_one(block))?;
+        }
         let mut first_block = range.start;
         while first_block < range.end {
             let n_blocks = piece_blocks.min(range.end - first_block);
@@ -38,7 +48,7 @@ pub(crate) fn check_blocks(
             resize(&mut codes, info.codes_bytes(n_elems))?;
             resize(&mut scales, info.scales_bytes(n_elems))?;
             read(original, tensor.offset + first_elem * width, n_elems * width, &mut input)?;
-            weight.read_blocks(packed, first_block, &mut codes, &mut scales)?;
+            reader.read(first_block, &mut codes, &mut scales)?;
             checker.check(Weights::from_le_bytes(dtype, &input)?, first_elem, &codes, &scales)?;
             if verify == Verify::Full {
                 ticker.add(&tensor.name, n_elems * width);

@@ -123,13 +123,14 @@ async fn dequantize_weight(
     dtype: Dtype,
 ) -> Result<[u8; 32]> {
     let digest = weight.check_digest(from)?;
-    let info = weight.format.info();
+    let block = weight.format.info().block as u64;
+    let reader = weight.reader(from)?;
     engine
         .dequantize_stream(
             weight.format,
             dtype,
             weight.n_elems,
-            |first_elem, codes, scales| weight.read_blocks(from, first_elem / info.block as u64, codes, scales),
+            |first_elem, codes, scales| reader.read(first_elem / block, codes, scales),
             |first_elem, values| to.write_at(at + first_elem * dtype.n_bytes() as u64, values),
         )
         .await?;

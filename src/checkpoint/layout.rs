@@ -33,6 +33,10 @@ pub(crate) enum Content {
     Scales,
     /// A weight's blocks, each its scale and then its codes.
     Blocks,
+    /// Second-level scales, of nested ones.
+    NestedAbsmax,
+    /// Bytes that say the offset of nested scales; these, until it is known.
+    NestedOffset(Vec<u8>),
     /// A weight's digest, which comes after everything else.
     Digest,
     /// These bytes, which don't depend on any element.
@@ -44,6 +48,11 @@ impl Part {
     pub(crate) fn copy_of(tensor: &TensorInfo) -> Self {
         let TensorInfo { name, dtype, shape, n_bytes, .. } = tensor.clone();
         Self { name, dtype, shape, n_bytes, content: Content::Values }
+    }
+
+    /// A tensor of these bytes, which say the offset of nested scales as soon as it is known.
+    pub(crate) fn nested_offset(name: String, dtype: StoredDtype, shape: Vec<u64>, bytes: Vec<u8>) -> Self {
+        Self { name, dtype, shape, n_bytes: bytes.len() as u64, content: Content::NestedOffset(bytes) }
     }
 
     /// A tensor of these bytes.

@@ -135,6 +135,11 @@ impl Output {
         Data { file, path: &self.target.path, start: self.data_start }
     }
 
+    /// The folder that it is made in, for temporary files beside it.
+    pub(crate) fn parent(&self) -> &Path {
+        &self.target.folder
+    }
+
     /// Writes another file into the folder that the output is.
     ///
     /// # Errors

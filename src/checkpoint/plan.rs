@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::container::{Chosen, Rules, detect, rules};
 use super::layout::{Content, Layout, Part};
+use super::nested::NestedPlaces;
 use super::output::{Output, Target};
 use super::quantize::QuantizeOptions;
 use super::safetensors::TensorInfo;
@@ -109,7 +110,7 @@ impl Plan {
         });
         let steps = steps.collect();
         let fixed = parts.into_iter().zip(&layout.offsets).filter_map(|(part, &at)| match part.content {
-            Content::Fixed(bytes) => Some((at, bytes)),
+            Content::Fixed(bytes) | Content::NestedOffset(bytes) => Some((at, bytes)),
             _ => None,
         });
         Ok(Self { steps, fixed: fixed.collect(), layout, notices: selected.notices, config })
@@ -163,13 +164,6 @@ fn check_container(options: &QuantizeOptions) -> Result<()> {
     let containers: Vec<_> = format.info().containers.iter().map(|container| container.name()).collect();
     let formats = Format::ALL.iter().filter(|format| format.info().containers.contains(&container));
     let formats: Vec<_> = formats.map(|format| format.name()).collect();
-    if containers.is_empty() {
-        return Err(Error::Refused(format!(
-            "{format} has no container yet, only the library packs it; {} holds {}",
-            container.name(),
-            formats.join(", ")
-        )));
-    }
     Err(Error::Refused(format!(
         "{format} can't be written as {0}: {format} can be as {1}, and {0} holds {2}",
         container.name(),
@@ -192,12 +186,22 @@ fn refuse_clashes(names: &BTreeSet<&str>, weight: &TensorInfo, parts: &[Part]) -
 /// A weight whose parts have their places.
 fn place(rules: &dyn Rules, weight: Chosen<'_>, parts: &[(&Part, u64)]) -> PackedTensor {
     let at = |content| parts.iter().find(|(part, _)| part.content == content).map(|&(_, at)| at);
+    let scales_at = at(Content::Scales).unwrap_or_default();
+    let offset = parts.iter().find(|(part, _)| matches!(part.content, Content::NestedOffset(_)));
+    let nested = offset.map(|(part, offset_at)| NestedPlaces {
+        codes_at: scales_at,
+        absmax_at: at(Content::NestedAbsmax).unwrap_or_default(),
+        offset_at: *offset_at,
+        offset_bytes: part.n_bytes,
+        offset_form: rules.offset_form(),
+    });
     let places = match at(Content::Blocks) {
         Some(at) => Places::Together { at },
         None => Places::Apart {
             codes_at: at(Content::Codes).unwrap_or_default(),
-            scales_at: at(Content::Scales).unwrap_or_default(),
+            scales_at,
             coding: rules.coding(weight.format),
+            nested,
         },
     };
     PackedTensor {

@@ -6,6 +6,7 @@ use super::StoredDtype;
 use super::check::{check_blocks, check_copy};
 use super::container::rules;
 use super::output::{Kind, Output, Target};
+use super::packing::BlockWriter;
 use super::plan::{Plan, Step};
 use super::progress::{Progress, Ticker};
 use super::safetensors::TensorInfo;
@@ -168,7 +169,7 @@ impl Job<'_> {
     async fn quantize(&mut self, tensor: &TensorInfo, weight: &PackedTensor) -> Result<QuantizedTensor> {
         let (data, ticker) = (self.output.data(), &mut self.ticker);
         let (info, width) = (weight.format.info(), weight.dtype.n_bytes() as u64);
-        let mut hasher = blake3::Hasher::new();
+        let mut writer = BlockWriter::new(weight, data, self.output.parent());
         self.engine
             .quantize_stream(
                 weight.format,
@@ -176,9 +177,7 @@ impl Job<'_> {
                 weight.n_elems,
                 |first_elem, bytes| self.source.read_at(tensor.offset + first_elem * width, bytes),
                 |chunk| {
-                    let first_block = chunk.first_elem / info.block as u64;
-                    weight.write_blocks(data, first_block, chunk.codes, chunk.scales)?;
-                    hasher.update(chunk.codes);
+                    writer.write(chunk)?;
                     let n_blocks = chunk.scales.len() / info.scale.n_bytes();
                     let n_elems = ((n_blocks * info.block) as u64).min(weight.n_elems - chunk.first_elem);
                     ticker.add(&tensor.name, n_elems * width);
@@ -186,12 +185,7 @@ impl Job<'_> {
                 },
             )
             .await?;
-        // The scales come after all codes in the digest, and may be too many to keep, so they are read back.
-        weight.hash_scales(data, &mut hasher)?;
-        let digest = *hasher.finalize().as_bytes();
-        if let Some(at) = weight.digest_at {
-            data.write_at(at, &digest)?;
-        }
+        let digest = writer.finish()?;
 
         let figures = match self.verify {
             Verify::None => None,

@@ -1,7 +1,8 @@
-//! A packed weight in a file: where its codes and scales lie, and how they are read and written, whatever the container.
+//! A packed weight in a file: where its codes and scales lie, and how they are read, whatever the container.
 
 use super::data::{Data, PIECE_BYTES};
 use super::gguf::blocks;
+use super::nested::{NestedPlaces, NestedReader};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::{Format, FormatInfo};
@@ -32,7 +33,7 @@ pub struct PackedTensor {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Places {
     /// All codes, and elsewhere all scales.
-    Apart { codes_at: u64, scales_at: u64, coding: Coding },
+    Apart { codes_at: u64, scales_at: u64, coding: Coding, nested: Option<NestedPlaces> },
     /// Block by block, each its scale and then its codes.
     Together { at: u64 },
 }
@@ -69,7 +70,7 @@ pub(crate) fn count_elems(shape: &[u64]) -> Option<u64> {
 }
 
 impl PackedTensor {
-    fn info(&self) -> &'static FormatInfo {
+    pub(crate) fn info(&self) -> &'static FormatInfo {
         self.format.info()
     }
 
@@ -84,53 +85,18 @@ impl PackedTensor {
         (n_blocks * block).min(self.n_elems - first_block * block)
     }
 
-    /// Fills `codes` and `scales` with the blocks from `first_block` on, in the format's own order.
-    pub(crate) fn read_blocks(
-        &self,
-        data: Data<'_>,
-        first_block: u64,
-        codes: &mut [u8],
-        scales: &mut [u8],
-    ) -> Result<()> {
-        let (n_codes, n_scale) = (self.info().block_codes_bytes(), self.info().scale.n_bytes());
+    /// Where nested scales lie, if they are.
+    pub(crate) fn nested(&self) -> Option<NestedPlaces> {
         match self.places {
-            Places::Apart { codes_at, scales_at, coding } => {
-                data.read_at(codes_at + first_block * n_codes as u64, codes)?;
-                (coding.decode)(codes);
-                data.read_at(scales_at + first_block * n_scale as u64, scales)
-            }
-            Places::Together { at } => {
-                let mut records = vec![0; codes.len() + scales.len()];
-                data.read_at(at + first_block * (n_codes + n_scale) as u64, &mut records)?;
-                blocks::split(self.info(), &records, codes, scales);
-                Ok(())
-            }
+            Places::Apart { nested, .. } => nested,
+            Places::Together { .. } => None,
         }
     }
 
-    /// Writes the blocks from `first_block` on.
-    pub(crate) fn write_blocks(&self, data: Data<'_>, first_block: u64, codes: &[u8], scales: &[u8]) -> Result<()> {
-        let (n_codes, n_scale) = (self.info().block_codes_bytes(), self.info().scale.n_bytes());
-        match self.places {
-            Places::Apart { codes_at, scales_at, coding } => {
-                // A piece is whole blocks, because PIECE_BYTES is.
-                let mut at = codes_at + first_block * n_codes as u64;
-                let mut stored = Vec::new();
-                for piece in codes.chunks(PIECE_BYTES) {
-                    stored.clear();
-                    stored.extend_from_slice(piece);
-                    (coding.encode)(&mut stored);
-                    data.write_at(at, &stored)?;
-                    at += piece.len() as u64;
-                }
-                data.write_at(scales_at + first_block * n_scale as u64, scales)
-            }
-            Places::Together { at } => {
-                let mut records = Vec::new();
-                blocks::interleave(self.info(), codes, scales, &mut records);
-                data.write_at(at + first_block * (n_codes + n_scale) as u64, &records)
-            }
-        }
+    /// A reader of its blocks.
+    pub(crate) fn reader<'a>(&'a self, data: Data<'a>) -> Result<BlockReader<'a>> {
+        let nested = self.nested().map(|places| NestedReader::new(places, data)).transpose()?;
+        Ok(BlockReader { weight: self, data, nested })
     }
 
     /// Adds all codes, in the format's own order, to a digest.
@@ -147,30 +113,39 @@ impl PackedTensor {
         })
     }
 
-    /// Adds everything that follows the codes in a digest: the scales.
+    /// Adds everything that follows the codes in a digest: the scales, and of nested ones second-level scales and offset.
     pub(crate) fn hash_scales(&self, data: Data<'_>, hasher: &mut blake3::Hasher) -> Result<()> {
-        let Places::Apart { scales_at, .. } = self.places else {
+        let Places::Apart { scales_at, nested, .. } = self.places else {
             return self.for_each_run(data, |_, scales| {
                 hasher.update(scales);
             });
         };
-        data.for_each_piece(scales_at, self.info().scales_bytes(self.n_elems), |_, scales| {
-            hasher.update(scales);
-            Ok(())
-        })
+        let mut hash = |at, n_bytes| {
+            data.for_each_piece(at, n_bytes, |_, scales| {
+                hasher.update(scales);
+                Ok(())
+            })
+        };
+        hash(scales_at, self.info().stored_scales_bytes(self.n_elems))?;
+        if let Some(nested) = nested {
+            hash(nested.absmax_at, self.info().nested_absmax_bytes(self.n_elems))?;
+            hasher.update(&nested.offset(data)?.to_le_bytes());
+        }
+        Ok(())
     }
 
     /// Reads all blocks, a bounded number at a time.
     fn for_each_run(&self, data: Data<'_>, mut take: impl FnMut(&[u8], &[u8])) -> Result<()> {
         let (info, mut first_block) = (self.info(), 0);
         let most = (PIECE_BYTES / info.block_codes_bytes()) as u64;
+        let reader = self.reader(data)?;
         let (mut codes, mut scales) = (Vec::new(), Vec::new());
         while first_block < self.n_blocks() {
             let n_blocks = most.min(self.n_blocks() - first_block);
             let n_elems = self.elems_in(first_block, n_blocks);
             codes.resize(usize::try_from(info.codes_bytes(n_elems)).unwrap_or(PIECE_BYTES), 0);
             scales.resize(usize::try_from(info.scales_bytes(n_elems)).unwrap_or(PIECE_BYTES), 0);
-            self.read_blocks(data, first_block, &mut codes, &mut scales)?;
+            reader.read(first_block, &mut codes, &mut scales)?;
             take(&codes, &scales);
             first_block += n_blocks;
         }
@@ -206,6 +181,39 @@ impl PackedTensor {
                 blake3::Hash::from(recorded)
             ))),
             _ => Ok(actual),
+        }
+    }
+}
+
+/// Reads a weight's blocks.
+#[derive(Debug)]
+pub(crate) struct BlockReader<'a> {
+    weight: &'a PackedTensor,
+    data: Data<'a>,
+    nested: Option<NestedReader<'a>>,
+}
+
+impl BlockReader<'_> {
+    /// Fills `codes` and `scales` with the blocks from `first_block` on, in the format's own order; nested scales come
+    /// dequantized.
+    pub(crate) fn read(&self, first_block: u64, codes: &mut [u8], scales: &mut [u8]) -> Result<()> {
+        let info = self.weight.info();
+        let (n_codes, n_scale) = (info.block_codes_bytes(), info.scale.n_bytes());
+        match self.weight.places {
+            Places::Apart { codes_at, scales_at, coding, .. } => {
+                self.data.read_at(codes_at + first_block * n_codes as u64, codes)?;
+                (coding.decode)(codes);
+                match &self.nested {
+                    Some(nested) => nested.read_dequantized(first_block, scales),
+                    None => self.data.read_at(scales_at + first_block * n_scale as u64, scales),
+                }
+            }
+            Places::Together { at } => {
+                let mut records = vec![0; codes.len() + scales.len()];
+                self.data.read_at(at + first_block * (n_codes + n_scale) as u64, &mut records)?;
+                blocks::split(info, &records, codes, scales);
+                Ok(())
+            }
         }
     }
 }

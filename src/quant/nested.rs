@@ -297,9 +297,15 @@ fn code(y: f32) -> u8 {
 pub fn quantize_block(absmax: &[f32], offset: f32, codes: &mut [u8]) -> f32 {
     let scale = absmax.iter().fold(0.0_f32, |max, &a| max.max((a - offset).abs()));
     for (&a, out) in absmax.iter().zip(codes) {
-        *out = code(if scale == 0.0 { 0.0 } else { (a - offset) / scale });
+        *out = quantize_one(a, scale, offset);
     }
     scale
+}
+
+/// The code of one absmax value, given its second-level scale.
+#[must_use]
+pub fn quantize_one(absmax: f32, scale: f32, offset: f32) -> u8 {
+    code(if scale == 0.0 { 0.0 } else { (absmax - offset) / scale })
 }
 
 /// The absmax value that a code stands for: `RN(RN(map[code] · scale) + offset)`.

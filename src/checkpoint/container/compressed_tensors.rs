@@ -246,7 +246,7 @@ fn read_weight(source: &Source, name: &str, packed: &TensorInfo, dtypes: &Dtypes
         n_elems,
         n_bytes: packed.n_bytes + scale.n_bytes + SHAPE_BYTES,
         dtype_is_known,
-        places: Places::Apart { codes_at: packed.offset, scales_at: scale.offset, coding },
+        places: Places::Apart { codes_at: packed.offset, scales_at: scale.offset, coding, nested: None },
         digest_at: None,
     })
 }

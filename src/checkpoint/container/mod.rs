@@ -13,6 +13,7 @@ mod native;
 use std::collections::BTreeMap;
 
 use super::layout::{Layout, Part};
+use super::nested::OffsetForm;
 use super::safetensors::TensorInfo;
 use super::source::Source;
 use super::weight::{Coding, PackedTensor};
@@ -71,6 +72,11 @@ pub(crate) trait Rules: Sync {
     /// How it stores codes apart from scales.
     fn coding(&self, _format: Format) -> Coding {
         Coding::PLAIN
+    }
+
+    /// How it says the offset of nested scales.
+    fn offset_form(&self) -> OffsetForm {
+        OffsetForm::PLAIN
     }
 
     /// Header and places of all parts: those of chosen weights, and tensors that are copied.

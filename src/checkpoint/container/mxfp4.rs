@@ -99,7 +99,7 @@ fn read_weight(name: &str, blocks: &TensorInfo, scales: &TensorInfo, dtypes: &Dt
         n_elems,
         n_bytes: blocks.n_bytes + scales.n_bytes,
         dtype_is_known,
-        places: Places::Apart { codes_at: blocks.offset, scales_at: scales.offset, coding: CODING },
+        places: Places::Apart { codes_at: blocks.offset, scales_at: scales.offset, coding: CODING, nested: None },
         digest_at: None,
     })
 }

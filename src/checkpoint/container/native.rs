@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Chosen, Found, Rules};
 use crate::checkpoint::StoredDtype;
 use crate::checkpoint::layout::{Content, Layout, Part};
+use crate::checkpoint::nested::{NestedPlaces, OffsetForm};
 use crate::checkpoint::source::Source;
 use crate::checkpoint::weight::{Coding, PackedTensor, Places, count_elems};
 use crate::dtype::Dtype;
@@ -40,9 +41,17 @@ struct WeightMetadata {
     block: u64,
 }
 
-/// The names of a weight's scales and digest.
-fn part_names(weight: &str) -> [String; 2] {
-    [format!("{weight}.scales"), format!("{weight}.blake3")]
+const SCALES: &str = ".scales";
+const NESTED_ABSMAX: &str = ".nested_absmax";
+const NESTED_OFFSET: &str = ".nested_offset";
+const DIGEST: &str = ".blake3";
+
+/// What is added to a weight's name for those of its other parts.
+fn part_suffixes(info: &FormatInfo) -> &'static [&'static str] {
+    match info.scale {
+        ScaleType::Nested => &[SCALES, NESTED_ABSMAX, NESTED_OFFSET, DIGEST],
+        _ => &[SCALES, DIGEST],
+    }
 }
 
 /// The type that a file gives packed codes.
@@ -68,15 +77,23 @@ pub(crate) struct Native;
 impl Rules for Native {
     fn parts(&self, weight: Chosen<'_>) -> Vec<Part> {
         let (info, n_elems) = (weight.format.info(), weight.tensor.n_elems());
-        let name = &weight.tensor.name;
-        let [scales, digest] = part_names(name);
-        let part = |name, dtype, n, n_bytes, content| Part { name, dtype, shape: vec![n], n_bytes, content };
-        let (codes_bytes, scales_bytes) = (info.codes_bytes(n_elems), info.scales_bytes(n_elems));
-        vec![
-            part(name.clone(), codes_dtype(info), codes_bytes, codes_bytes, Content::Codes),
-            part(scales, scales_dtype(info), info.n_blocks(n_elems), scales_bytes, Content::Scales),
-            part(digest, StoredDtype::U8, DIGEST_BYTES, DIGEST_BYTES, Content::Digest),
-        ]
+        let part = |suffix, dtype, n, n_bytes, content| {
+            let name = format!("{}{suffix}", weight.tensor.name);
+            Part { name, dtype, shape: vec![n], n_bytes, content }
+        };
+        let (codes_bytes, scales_bytes) = (info.codes_bytes(n_elems), info.stored_scales_bytes(n_elems));
+        let mut parts = vec![
+            part("", codes_dtype(info), codes_bytes, codes_bytes, Content::Codes),
+            part(SCALES, scales_dtype(info), info.n_blocks(n_elems), scales_bytes, Content::Scales),
+            part(DIGEST, StoredDtype::U8, DIGEST_BYTES, DIGEST_BYTES, Content::Digest),
+        ];
+        if info.scale == ScaleType::Nested {
+            let (n, n_bytes) = (info.n_nested_blocks(n_elems), info.nested_absmax_bytes(n_elems));
+            let offset = Content::NestedOffset(vec![0; size_of::<f32>()]);
+            parts.push(part(NESTED_ABSMAX, StoredDtype::F32, n, n_bytes, Content::NestedAbsmax));
+            parts.push(part(NESTED_OFFSET, StoredDtype::F32, 1, size_of::<f32>() as u64, offset));
+        }
+        parts
     }
 
     fn layout(&self, source: &Source, weights: &[Chosen<'_>], parts: &[Part]) -> Result<Layout> {
@@ -104,9 +121,10 @@ impl Rules for Native {
         let ours = parse_metadata(source)?;
         let (mut weights, mut parts) = (Vec::with_capacity(ours.weights.len()), Vec::new());
         for (name, entry) in &ours.weights {
-            weights.push(read_weight(name, entry, source).map_err(|error| error.in_tensor(name))?);
+            let weight = read_weight(name, entry, source).map_err(|error| error.in_tensor(name))?;
             parts.push(name.clone());
-            parts.extend(part_names(name));
+            parts.extend(part_suffixes(weight.info()).iter().map(|suffix| format!("{name}{suffix}")));
+            weights.push(weight);
         }
         let mut metadata = source.metadata().clone();
         metadata.remove(METADATA_KEY);
@@ -150,9 +168,9 @@ fn read_weight(name: &str, entry: &WeightMetadata, source: &Source) -> Result<Pa
     if n_elems == 0 {
         return bad(format!("its metadata gives the shape {:?}, which has no elements", entry.shape));
     }
-    let [scales, digest] = part_names(name);
-    let part = |what, name: &str, dtype: StoredDtype, n: u64| {
-        let Some(tensor) = source.find(name) else { return bad_part(format!("its {what} ({name:?}) are missing")) };
+    let part = |what, suffix: &str, dtype: StoredDtype, n: u64| {
+        let name = format!("{name}{suffix}");
+        let Some(tensor) = source.find(&name) else { return bad_part(format!("its {what} ({name:?}) are missing")) };
         if tensor.dtype != dtype || tensor.shape != [n] {
             return bad_part(format!(
                 "its {what} should be {dtype} of shape [{n}], and are {} of shape {:?}",
@@ -161,20 +179,33 @@ fn read_weight(name: &str, entry: &WeightMetadata, source: &Source) -> Result<Pa
         }
         Ok(tensor.offset)
     };
-    let places = Places::Apart {
-        codes_at: part("codes", name, codes_dtype(info), info.codes_bytes(n_elems))?,
-        scales_at: part("scales", &scales, scales_dtype(info), info.n_blocks(n_elems))?,
-        coding: Coding::PLAIN,
-    };
+    let codes_at = part("codes", "", codes_dtype(info), info.codes_bytes(n_elems))?;
+    let scales_at = part("scales", SCALES, scales_dtype(info), info.n_blocks(n_elems))?;
+    let mut nested = None;
+    if info.scale == ScaleType::Nested {
+        nested = Some(NestedPlaces {
+            codes_at: scales_at,
+            absmax_at: part("second-level scales", NESTED_ABSMAX, StoredDtype::F32, info.n_nested_blocks(n_elems))?,
+            offset_at: part("scale offset's values", NESTED_OFFSET, StoredDtype::F32, 1)?,
+            offset_bytes: size_of::<f32>() as u64,
+            offset_form: OffsetForm::PLAIN,
+        });
+    }
+    let digest_at = part("digest bytes", DIGEST, StoredDtype::U8, DIGEST_BYTES)?;
+    let offset_bytes = nested.map_or(0, |nested| nested.offset_bytes);
     Ok(PackedTensor {
         name: name.to_owned(),
         format,
         shape: entry.shape.clone(),
         dtype,
         n_elems,
-        n_bytes: info.codes_bytes(n_elems) + info.scales_bytes(n_elems) + DIGEST_BYTES,
+        n_bytes: info.codes_bytes(n_elems)
+            + info.stored_scales_bytes(n_elems)
+            + info.nested_absmax_bytes(n_elems)
+            + offset_bytes
+            + DIGEST_BYTES,
         dtype_is_known: true,
-        places,
-        digest_at: Some(part("digest bytes", &digest, StoredDtype::U8, DIGEST_BYTES)?),
+        places: Places::Apart { codes_at, scales_at, coding: Coding::PLAIN, nested },
+        digest_at: Some(digest_at),
     })
 }

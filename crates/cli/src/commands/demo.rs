@@ -41,7 +41,7 @@ pub(crate) fn run(console: Console, args: &DemoArgs) -> anyhow::Result<()> {
     let original = folder.path().join("model.safetensors");
     std::fs::write(&original, checkpoint()?).context("the demo's checkpoint can't be written")?;
     let mut rows = Vec::new();
-    for &format in Format::ALL.iter().filter(|format| !format.info().containers.is_empty()) {
+    for &format in Format::ALL {
         let quantized = folder.path().join(format!("{format}.safetensors"));
         let mut options = QuantizeOptions::new(format);
         options.verify = Verify::Full;

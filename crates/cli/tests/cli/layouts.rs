@@ -9,9 +9,11 @@ use crate::common::{Folder, Tensor, file_at, floats, stderr, tensor};
 const FILE: &str = "out/model.safetensors";
 
 /// Container, format, and the file that holds the weights.
-const LAYOUTS: [(&str, &str, &str); 5] = [
+const LAYOUTS: [(&str, &str, &str); 7] = [
     ("bnb", "nf4", FILE),
     ("bnb", "fp4", FILE),
+    ("bnb", "nf4-dq", FILE),
+    ("bnb", "fp4-dq", FILE),
     ("compressed-tensors", "sym4", FILE),
     ("compressed-tensors", "sym8", FILE),
     ("mxfp4", "mxfp4", "out"),
@@ -112,6 +114,29 @@ fn bnb_bytes() {
     }
 }
 
+/// Four blocks whose largest values have the mean 2.5; the JSON has room for any offset.
+#[test]
+fn nested_bnb_bytes() {
+    let values: Vec<f32> = (0..256_u16).map(|j| f32::from(j / 64 + 1)).collect();
+    for (format, name) in [("nf4-dq", "nf4"), ("fp4-dq", "fp4")] {
+        let (folder, file) = one("bnb", format, &values);
+        assert_eq!(bytes_of(&file, "l.weight.absmax"), (vec![4], "U8".to_owned(), vec![0, 47, 207, 255]));
+        let absmax = 1.5_f32.to_le_bytes().to_vec();
+        assert_eq!(bytes_of(&file, "l.weight.nested_absmax"), (vec![1], "F32".to_owned(), absmax));
+        let (shape, dtype, map) = bytes_of(&file, "l.weight.nested_quant_map");
+        assert_eq!((shape, dtype.as_str(), &map[127 * 4..128 * 4]), (vec![256], "F32", &[0; 4][..]));
+        let (_, _, state) = bytes_of(&file, &format!("l.weight.quant_state.bitsandbytes__{name}"));
+        let wanted = json!({
+            "quant_type": name, "blocksize": 64, "dtype": "float32", "shape": [1, 256],
+            "nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 2.5,
+        });
+        assert_eq!(serde_json::from_slice::<Value>(&state).unwrap(), wanted);
+        let config: Value = serde_json::from_slice(&folder.read("out/config.json")).unwrap();
+        assert_eq!(config["quantization_config"]["bnb_4bit_quant_type"], name);
+        assert_eq!(config["quantization_config"]["bnb_4bit_use_double_quant"], true);
+    }
+}
+
 /// The same weights have the same digests everywhere, and come back as the same floats.
 #[test]
 fn digests_and_values_are_those_of_the_native_container() {
@@ -160,6 +185,9 @@ fn a_flipped_byte_is_found() {
                 let mut bytes = whole.clone();
                 bytes[position] ^= 1 << (position % 7);
                 folder.write(file, &bytes);
+                if same_state(&whole, &bytes, (position, at), tensor.n_bytes) {
+                    continue;
+                }
                 let found = match verify(&original, &packed, &mut |_| {}) {
                     Err(error) => error.to_string(),
                     Ok(report) => report.first_mismatch().unwrap_or("nothing").to_owned(),
@@ -173,7 +201,7 @@ fn a_flipped_byte_is_found() {
                         format!("tensor {weight:?}, block {}: the code byte", at / info.block_codes_bytes() as u64)
                     }
                     ".absmax" | "_scale" | "_scales" => {
-                        format!("tensor {weight:?}, block {}: the scale byte", at / info.scale.n_bytes() as u64)
+                        format!("tensor {weight:?}, block {}: the scale byte", at / info.scale.stored_bytes() as u64)
                     }
                     _ => format!("tensor {weight:?}"),
                 };
@@ -183,6 +211,19 @@ fn a_flipped_byte_is_found() {
         folder.write(file, &whole);
         folder.ok(&["verify", "in", "out"]);
     }
+}
+
+/// Whether a tensor that holds JSON says the same still: an offset has more digits than an `f32`.
+fn same_state(whole: &[u8], changed: &[u8], (position, at): (usize, u64), n_bytes: u64) -> bool {
+    let start = position - usize::try_from(at).unwrap();
+    let range = start..start + usize::try_from(n_bytes).unwrap();
+    let said = |bytes: &[u8]| {
+        let mut state: Value = serde_json::from_slice(&bytes[range.clone()]).ok()?;
+        let offset = state.as_object_mut()?.remove("nested_offset")?.as_f64()?;
+        #[expect(clippy::cast_possible_truncation, reason = "as readers do")]
+        Some((state, offset as f32))
+    };
+    said(whole).is_some() && said(whole) == said(changed)
 }
 
 #[test]
@@ -248,7 +289,7 @@ fn what_does_not_fit_is_refused() {
         &[],
         "sym4 can't be written as bnb: sym4 can be as native, compressed-tensors, and bnb holds nf4",
     );
-    run("native", "nf4-dq", &[], "nf4-dq has no container yet, only the library packs it; native holds sym4");
+    run("gguf", "nf4-dq", &[], "nf4-dq can't be written as gguf: nf4-dq can be as native, bnb, and gguf holds q4_0");
     run("mxfp4", "nf4", &[], "nf4 can't be written as mxfp4: nf4 can be as native, bnb, and mxfp4 holds mxfp4");
     for (container, format) in [("bnb", "nf4"), ("compressed-tensors", "sym4")] {
         run(container, format, &["--include", "emb*"], "because it is an embedding, and transformers refuses");
@@ -373,8 +414,41 @@ fn hostile_layouts() {
     refused(&bnb(&" ".repeat(70_000)), "its quant_state should be U8 of at most 65536 bytes");
     let mut tensors = bnb(&text("[1, 64]", 64, "float32"));
     tensors[2].bytes[0] ^= 1;
-    refused(&tensors, "its quant_map holds other values");
+    refused(&tensors, "its code values (\"w.quant_map\") are others than nf4 has");
     refused(&[&tensors[..1], &tensors[2..]].concat(), "its scales (\"w.absmax\") are missing");
+
+    // Doubly quantized.
+    let nested = |more: &str| {
+        let text = text("[1, 64]", 64, "float32");
+        let mut tensors = bnb(&(text[..text.len() - 1].to_owned() + more));
+        tensors[1] = tensor("w.absmax", "U8", &[1], vec![9]);
+        let map = wgquant::quant::nested::map().iter().flat_map(|x| x.to_le_bytes()).collect();
+        tensors.push(tensor("w.nested_absmax", "F32", &[1], vec![0; 4]));
+        tensors.push(tensor("w.nested_quant_map", "F32", &[256], map));
+        tensors
+    };
+    let more = r#", "nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 0.25}"#;
+    let folder = Folder::with("in", &file_at(&nested(more), &[], 0));
+    assert_eq!(inspect(&folder.path("in")).unwrap().tensors[0].format, Some(Format::Nf4Dq));
+    folder.ok(&["dequantize", "in", "-o", "out", "--device", "cpu"]);
+    refused(&nested("}"), "its scales should be F32 of shape [1], and are U8");
+    refused(
+        &nested(&more.replace("256", "128")),
+        "gives blocks of 128 scales of type float32, and only 256 of float32",
+    );
+    refused(&nested(&more.replace("float32", "float16")), "gives blocks of 256 scales of type float16");
+    refused(&nested(&more.replace("0.25", "1e999")), "its quant_state is damaged");
+    let mut tensors = nested(more);
+    tensors[5].bytes[77] ^= 4;
+    refused(&tensors, "its scale values (\"w.nested_quant_map\") are others than nf4-dq has");
+    refused(&nested(more)[..5], "its scale values (\"w.nested_quant_map\") are missing");
+    tensors.remove(4);
+    refused(&tensors, "its second-level scales (\"w.nested_absmax\") are missing");
+    let folder = Folder::with("in", &file_at(&nested(&more.replace("0.25", "-1.0")), &[], 0));
+    folder.ok(&["inspect", "in"]);
+    folder.ok(&["dequantize", "in", "-o", "out", "--device", "cpu"]); // slightly negative scales are everyday
+    let huge = Folder::with("in", &file_at(&nested(&more.replace("0.25", "1e300")), &[], 0));
+    huge.fails(1, &["dequantize", "in", "-o", "out", "--device", "cpu"], "the scale of block 0 is");
 
     let shape = |rows: i64, columns: i64| {
         let bytes = [rows, columns].iter().flat_map(|n| n.to_le_bytes()).collect();

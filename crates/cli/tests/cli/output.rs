@@ -108,7 +108,7 @@ fn formats_adapters_and_demo() {
     assert!(folder.json(&["adapters"])["adapters"].is_array());
     folder.ok(&["adapters"]);
     let demo = folder.json(&["demo", "--device", "cpu"]);
-    let n_writable = wgquant::Format::ALL.iter().filter(|format| !format.info().containers.is_empty()).count();
+    let n_writable = wgquant::Format::ALL.len();
     assert_eq!(demo["formats"].as_array().unwrap().len(), n_writable);
     for row in demo["formats"].as_array().unwrap() {
         assert_eq!(row["verified"], "full");

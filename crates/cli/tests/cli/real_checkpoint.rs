@@ -35,7 +35,7 @@ fn adapters() -> Vec<String> {
 fn every_device_gives_the_same_file() {
     let (checkpoint, adapters) = (checkpoint(), adapters());
     let input = checkpoint.to_str().unwrap();
-    for &format in Format::ALL.iter().filter(|format| !format.info().containers.is_empty()) {
+    for &format in Format::ALL {
         let folder = Folder::new();
         let quantize = |output: &str, device: &str| {
             let args = ["quantize", input, "-o", output, "--format", format.name(), "--device", device];

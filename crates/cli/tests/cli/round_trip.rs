@@ -24,7 +24,7 @@ const WEIGHTS: [&str; 3] = ["a.weight", "b.weight", "c.weight"];
 /// Three types through both formats: parts, digests and dequantized values are the reference's, and the rest is as it was.
 #[test]
 fn three_types() {
-    for &format in Format::ALL.iter().filter(|format| !format.info().containers.is_empty()) {
+    for &format in Format::ALL {
         let mut mixed = mixed();
         if format.info().whole_blocks {
             // Rows that are cut short are refused, unless they may be copied.
@@ -68,6 +68,14 @@ fn three_types() {
             assert_eq!(bytes_of(native.source(), tensor.name), expected.codes());
             assert_eq!(bytes_of(native.source(), &format!("{}.scales", tensor.name)), expected.scales());
             assert_eq!(bytes_of(native.source(), &format!("{}.blake3", tensor.name)), expected.digest());
+            if let Some(nested) = expected.nested() {
+                let part = |part| bytes_of(native.source(), &format!("{}.{part}", tensor.name));
+                let absmax: Vec<_> = nested.absmax.iter().flat_map(|absmax| absmax.to_le_bytes()).collect();
+                assert_eq!(
+                    (part("nested_absmax"), part("nested_offset")),
+                    (absmax, nested.offset.to_le_bytes().to_vec())
+                );
+            }
             let dtype = Dtype::from_name(tensor.dtype).unwrap();
             assert_eq!(bytes_of(&back, tensor.name), wgquant::dequantize(&expected, dtype).unwrap());
             assert_eq!(bytes_of(&wide, tensor.name), wgquant::dequantize(&expected, Dtype::F32).unwrap());
@@ -134,19 +142,22 @@ fn a_tensor_of_several_pieces() {
     let big = floats("big", "F32", &[1 << 11, 1025], 5);
     let copied = floats("copied", "F64", &[400_000], 6);
     let folder = Folder::with("in", &file(&[big.clone(), copied.clone()]));
-    for verify in ["sample", "full"] {
-        let report = folder.quantize("sym8", &["--force", "--verify", verify]);
-        assert_eq!(report["tensors"][0]["verified"], verify);
+    for format in [Format::Sym8, Format::Nf4Dq] {
+        for verify in ["sample", "full"] {
+            let report = folder.quantize(format.name(), &["--force", "--verify", verify]);
+            assert_eq!(report["tensors"][0]["verified"], verify);
+        }
+        let native = PackedFile::open(&folder.path("out")).unwrap();
+        let expected = packed(format, &big);
+        assert_eq!(bytes_of(native.source(), "big"), expected.codes());
+        assert_eq!(bytes_of(native.source(), "big.scales"), expected.scales());
+        assert_eq!(bytes_of(native.source(), "big.blake3"), expected.digest());
+        assert_eq!(bytes_of(native.source(), "copied"), copied.bytes);
+        folder.ok(&["verify", "in", "out"]);
+        folder.ok(&["dequantize", "out", "-o", "back", "--device", "cpu", "--force"]);
+        let back = Source::open(&folder.path("back")).unwrap();
+        assert_eq!(bytes_of(&back, "big"), wgquant::dequantize(&expected, Dtype::F32).unwrap());
     }
-    let native = PackedFile::open(&folder.path("out")).unwrap();
-    let expected = packed(Format::Sym8, &big);
-    assert_eq!(bytes_of(native.source(), "big"), expected.codes());
-    assert_eq!(bytes_of(native.source(), "big.blake3"), expected.digest());
-    assert_eq!(bytes_of(native.source(), "copied"), copied.bytes);
-    folder.ok(&["verify", "in", "out"]);
-    folder.ok(&["dequantize", "out", "-o", "back", "--device", "cpu"]);
-    let back = Source::open(&folder.path("back")).unwrap();
-    assert_eq!(bytes_of(&back, "big"), wgquant::dequantize(&expected, Dtype::F32).unwrap());
 }
 
 /// Nothing becomes infinity unseen.

@@ -1,0 +1,74 @@
+//! A weight while it is written: blocks as they come, and at the end what depends on all of them.
+
+use std::path::Path;
+
+use super::data::{Data, PIECE_BYTES};
+use super::gguf::blocks;
+use super::nested::ScaleSpool;
+use super::weight::{PackedTensor, Places};
+use crate::error::Result;
+use crate::packed::PackedChunk;
+
+/// Writes a weight's blocks.
+#[derive(Debug)]
+pub(crate) struct BlockWriter<'a> {
+    weight: &'a PackedTensor,
+    data: Data<'a>,
+    hasher: blake3::Hasher,
+    /// Nested scales, which can't be stored until all are there.
+    spool: Option<ScaleSpool>,
+}
+
+impl<'a> BlockWriter<'a> {
+    /// Starts a weight; `folder` takes a temporary file where there are too many nested scales for memory.
+    pub(crate) fn new(weight: &'a PackedTensor, data: Data<'a>, folder: &Path) -> Self {
+        let spool = weight.nested().map(|_| ScaleSpool::new(folder));
+        Self { weight, data, hasher: blake3::Hasher::new(), spool }
+    }
+
+    /// Writes the next blocks.
+    pub(crate) fn write(&mut self, chunk: PackedChunk<'_>) -> Result<()> {
+        let (info, data) = (self.weight.info(), self.data);
+        let PackedChunk { first_elem, codes, scales } = chunk;
+        let first_block = first_elem / info.block as u64;
+        let (n_codes, n_scale) = (info.block_codes_bytes(), info.scale.n_bytes());
+        self.hasher.update(codes);
+        match self.weight.places {
+            Places::Apart { codes_at, scales_at, coding, .. } => {
+                // A piece is whole blocks, because PIECE_BYTES is.
+                let mut at = codes_at + first_block * n_codes as u64;
+                let mut stored = Vec::new();
+                for piece in codes.chunks(PIECE_BYTES) {
+                    stored.clear();
+                    stored.extend_from_slice(piece);
+                    (coding.encode)(&mut stored);
+                    data.write_at(at, &stored)?;
+                    at += piece.len() as u64;
+                }
+                match &mut self.spool {
+                    Some(spool) => spool.add(scales),
+                    None => data.write_at(scales_at + first_block * n_scale as u64, scales),
+                }
+            }
+            Places::Together { at } => {
+                let mut records = Vec::new();
+                blocks::interleave(info, codes, scales, &mut records);
+                data.write_at(at + first_block * (n_codes + n_scale) as u64, &records)
+            }
+        }
+    }
+
+    /// Writes what is left, the digest too where the container has one; gives the digest.
+    pub(crate) fn finish(mut self) -> Result<[u8; 32]> {
+        if let (Some(nested), Some(spool)) = (self.weight.nested(), &mut self.spool) {
+            nested.write(self.data, spool)?;
+        }
+        // The scales come after all codes in the digest, and may be too many to keep, so they are read back.
+        self.weight.hash_scales(self.data, &mut self.hasher)?;
+        let digest = *self.hasher.finalize().as_bytes();
+        if let Some(at) = self.weight.digest_at {
+            self.data.write_at(at, &digest)?;
+        }
+        Ok(digest)
+    }
+}
