@@ -130,9 +130,7 @@ pub enum Error {
         reason: String,
     },
     /// The device went away: driver reset, unplugged, destroyed.
-    #[error(
-        "the GPU {adapter:?} was lost while working ({reason}); nothing was written, run it again or use --device cpu"
-    )]
+    #[error("the GPU {adapter:?} was lost while working ({reason}): run it again or use --device cpu")]
     DeviceLost {
         /// Name of the adapter.
         adapter: String,
@@ -186,6 +184,16 @@ pub enum Error {
     #[error("{0}")]
     Mismatch(Box<crate::verify::Mismatch>),
 
+    /// The same, with what of the job is kept.
+    #[error("{source}; {n_done} finished tensors are kept in {}: run it again with --resume", place.display())]
+    Kept {
+        /// What happened.
+        source: Box<Error>,
+        /// Tensors that need not be done again.
+        n_done: usize,
+        /// The unfinished output.
+        place: PathBuf,
+    },
     /// The same, with the tensor that it happened in.
     #[error("tensor {name:?}: {source}")]
     Tensor {
@@ -208,6 +216,27 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// What happened, without where.
+    #[must_use]
+    pub fn root(&self) -> &Self {
+        match self {
+            Self::Kept { source, .. } | Self::Tensor { source, .. } | Self::File { source, .. } => source.root(),
+            error => error,
+        }
+    }
+
+    /// Whether the same job may end well another time: what failed is the machine, and not the input.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(
+            self.root(),
+            Self::Io { .. }
+                | Self::DeviceLost { .. }
+                | Self::OutOfDeviceMemory { .. }
+                | Self::Gpu { .. }
+                | Self::DeviceTimeout { .. }
+        )
+    }
+
     /// Adds the tensor that the error happened in.
     #[must_use]
     pub fn in_tensor(self, name: &str) -> Self {

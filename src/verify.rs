@@ -97,6 +97,18 @@ impl ErrorFigures {
         (self.sum_squared_error > 0.0).then(|| 10.0 * (self.sum_squared / self.sum_squared_error).log10())
     }
 
+    /// All of it, to the bit.
+    pub(crate) fn to_bits(self) -> [u64; 5] {
+        let Self { n_elems, max_abs_error, worst_block, sum_squared_error, sum_squared } = self;
+        [n_elems, max_abs_error.to_bits(), worst_block, sum_squared_error.to_bits(), sum_squared.to_bits()]
+    }
+
+    /// What [`Self::to_bits`] gave.
+    pub(crate) fn from_bits([n_elems, max, worst_block, error, squared]: [u64; 5]) -> Self {
+        let [max_abs_error, sum_squared_error, sum_squared] = [max, error, squared].map(f64::from_bits);
+        Self { n_elems, max_abs_error, worst_block, sum_squared_error, sum_squared }
+    }
+
     /// Adds one block's figures. Sums are taken block by block in order, so that they don't depend on chunks.
     fn add_block(&mut self, block: u64, weights: Weights<'_>, values: &[f64]) {
         let (mut squared_error, mut squared) = (0.0, 0.0);

@@ -1,40 +1,67 @@
-//! Ranges of a file's tensor data.
+//! Tensor data, wherever it lies: one section of a file, or of many that count as one.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
 /// Bytes that are held of a tensor at a time when it is copied, hashed or compared.
 pub(crate) const PIECE_BYTES: usize = 1 << 20;
 
-/// A section of a file that positions count in; of a safetensors file, what comes after the header.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Data<'a> {
+/// The part of a file that holds tensors; of a safetensors file, what comes after the header.
+#[derive(Debug)]
+pub(crate) struct Section {
     /// The open file.
-    pub(crate) file: &'a File,
+    pub(crate) file: File,
     /// What it is called, for messages.
-    pub(crate) path: &'a Path,
+    pub(crate) path: PathBuf,
     /// Where the section starts in the file.
     pub(crate) start: u64,
+    /// The position that its first byte has among all sections.
+    pub(crate) first: u64,
 }
 
-impl Data<'_> {
+impl Section {
+    /// Fills `bytes` from byte `at` of the file on.
+    pub(crate) fn read_file_at(&self, at: u64, bytes: &mut [u8]) -> Result<()> {
+        read_exact_at(&self.file, bytes, at).map_err(|error| io_error("can't be read", error).in_file(&self.path))
+    }
+
+    /// Writes `bytes` at byte `at` of the file.
+    pub(crate) fn write_file_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        write_all_at(&self.file, bytes, at).map_err(|error| io_error("can't be written", error).in_file(&self.path))
+    }
+}
+
+/// Sections whose positions count on from one to the next. No tensor lies in two of them. Several threads may read and
+/// write at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Data<'a>(pub(crate) &'a [Section]);
+
+impl<'a> Data<'a> {
+    /// The section that a position lies in, and its byte in the file.
+    fn locate(&self, at: u64) -> Result<(&'a Section, u64)> {
+        let after = self.0.partition_point(|section| section.first <= at);
+        let section = after.checked_sub(1).and_then(|ix| self.0.get(ix));
+        let section = section.ok_or_else(|| Error::BadFile("it has no files".to_owned()))?;
+        Ok((section, section.start.saturating_add(at - section.first)))
+    }
+
+    /// The file that a position lies in.
+    pub(crate) fn path_at(&self, at: u64) -> Option<&'a Path> {
+        self.locate(at).ok().map(|(section, _)| section.path.as_path())
+    }
+
     /// Fills `bytes` from position `at` on.
     pub(crate) fn read_at(&self, at: u64, bytes: &mut [u8]) -> Result<()> {
-        let mut file = self.file;
-        file.seek(SeekFrom::Start(self.start.saturating_add(at)))
-            .and_then(|_| file.read_exact(bytes))
-            .map_err(|error| io_error("can't be read", error).in_file(self.path))
+        let (section, at) = self.locate(at)?;
+        section.read_file_at(at, bytes)
     }
 
     /// Writes `bytes` at position `at`.
     pub(crate) fn write_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
-        let mut file = self.file;
-        file.seek(SeekFrom::Start(self.start.saturating_add(at)))
-            .and_then(|_| file.write_all(bytes))
-            .map_err(|error| io_error("can't be written", error).in_file(self.path))
+        let (section, at) = self.locate(at)?;
+        section.write_file_at(at, bytes)
     }
 
     /// Reads `n_bytes` from position `at` on and hands them out in pieces, each with its distance from `at`.
@@ -64,4 +91,57 @@ pub(crate) fn piece_len(n_bytes: u64) -> usize {
 /// The error of reading or writing, with what was being done.
 pub(crate) fn io_error(what: impl Into<String>, source: std::io::Error) -> Error {
     Error::Io { what: what.into(), source }
+}
+
+#[cfg(unix)]
+use std::os::unix::fs::FileExt;
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, bytes: &mut [u8], at: u64) -> std::io::Result<()> {
+    file.read_exact_at(bytes, at)
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &File, bytes: &[u8], at: u64) -> std::io::Result<()> {
+    file.write_all_at(bytes, at)
+}
+
+#[cfg(windows)]
+use std::os::windows::fs::FileExt;
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut bytes: &mut [u8], mut at: u64) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        match file.seek_read(bytes, at) {
+            Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => (bytes, at) = (&mut bytes[n..], at + n as u64),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(windows)]
+fn write_all_at(file: &File, mut bytes: &[u8], mut at: u64) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        match file.seek_write(bytes, at) {
+            Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+            Ok(n) => (bytes, at) = (&bytes[n..], at + n as u64),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+// Where there is no file system to speak of, as in a browser.
+#[cfg(not(any(unix, windows)))]
+fn read_exact_at(_: &File, _: &mut [u8], _: u64) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(not(any(unix, windows)))]
+fn write_all_at(_: &File, _: &[u8], _: u64) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
 }

@@ -3,13 +3,16 @@
 use std::path::Path;
 
 use super::StoredDtype;
+use super::container::linear;
 use super::data::Data;
-use super::layout::{Content, Layout, Part};
-use super::output::{Kind, Target};
+use super::layout::{Content, FileLayout, Layout, Part, cut};
+use super::output::{Existing, Kind, Target};
 use super::packed_file::PackedFile;
+use super::plan::{DEFAULT_SHARD_BYTES, output_kind};
 use super::progress::{Progress, Ticker};
 use super::quantize::Action;
 use super::safetensors::TensorInfo;
+use super::source::CONFIG_FILE;
 use super::weight::PackedTensor;
 use crate::dtype::Dtype;
 use crate::engine::Engine;
@@ -57,7 +60,7 @@ pub struct DequantizeReport {
     pub tensors: Vec<DequantizedTensor>,
 }
 
-/// Turns a quantized checkpoint back into a plain safetensors file, which appears only when it is complete. Each weight's
+/// Turns a quantized checkpoint back into a plain safetensors file, or a model's folder where it is in shards, which appears only when it is complete. Each weight's
 /// digest is checked first, in containers that have them; what was copied is copied.
 ///
 /// # Errors
@@ -72,15 +75,21 @@ pub async fn dequantize(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<DequantizeReport> {
     let source = PackedFile::open(input)?;
-    let target = Target::new(output, options.force, source.source(), Kind::File)?;
+    let kind = output_kind(source.source(), None, None);
+    let existing = Existing { force: options.force, ..Existing::default() };
+    let target = Target::new(output, existing, source.source(), kind)?;
     let parts: Vec<_> = source
         .weights()
         .iter()
         .map(|weight| weight_part(weight, options.dtype))
         .chain(source.copied().iter().map(Part::copy_of))
         .collect();
-    let layout = Layout::new(source.original_metadata(), &parts).map_err(|error| error.in_file(output))?;
-    let out = target.create(&layout)?;
+    let layout = lay_out(&source, &parts).map_err(|error| error.in_file(output))?;
+    let out = target.create(&layout, &serde_json::Value::Null)?;
+    out.carry_files(source.source())?;
+    if let (Kind::Folder, Some(config)) = (kind, linear::plain_config(source.source())?) {
+        out.add_file(CONFIG_FILE, config.as_bytes())?;
+    }
     let mut ticker = Ticker::new(source.source().data_bytes(), progress);
     let (from, to) = (source.data(), out.data());
     let (weights_at, copied_at) = layout.offsets.split_at(source.weights().len());
@@ -113,6 +122,18 @@ pub async fn dequantize(
     let (bytes_in, bytes_out) = (source.source().n_bytes(), layout.n_bytes());
     let (adapter, container) = (engine.description(), source.container());
     Ok(DequantizeReport { adapter, container, bytes_in, bytes_out, tensors })
+}
+
+/// Cuts the parts into files where the input is in shards.
+fn lay_out(source: &PackedFile, parts: &[Part]) -> Result<Layout> {
+    let limit = source.source().is_sharded().then_some(DEFAULT_SHARD_BYTES);
+    let mut rest = parts;
+    let runs = cut(parts.iter().map(|part| part.n_bytes), limit);
+    let files = runs.into_iter().map(|n| {
+        let parts = rest.split_off(..n).unwrap_or_default();
+        Ok((FileLayout::new(source.original_metadata(), parts)?, parts))
+    });
+    Layout::new(files.collect::<Result<_>>()?)
 }
 
 /// Checks a weight's digest, then writes its values from position `at` on.

@@ -1,4 +1,4 @@
-//! Where everything goes in an output file, known before the first byte is written.
+//! Where everything goes in an output, known before the first byte is written.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::StoredDtype;
 use super::safetensors::{MAX_HEADER_BYTES, TensorInfo};
+use super::source::MODEL_FILE;
 use crate::error::{Error, Result};
 
 /// The header's length is a multiple of this, and so the data section is aligned.
@@ -66,7 +67,7 @@ impl Part {
 /// In a safetensors file parts stand by the size of their elements, largest first, so that each is aligned for its type without gaps (which
 /// safetensors does not allow); digests last; otherwise in the order they came in.
 #[derive(Debug)]
-pub(crate) struct Layout {
+pub(crate) struct FileLayout {
     /// The header's length, and the header.
     pub(crate) header: Vec<u8>,
     /// Position of each part, in the order they came in, counted from the end of the header.
@@ -75,7 +76,7 @@ pub(crate) struct Layout {
     pub(crate) data_bytes: u64,
 }
 
-impl Layout {
+impl FileLayout {
     /// The layout of these parts. The header depends on nothing but the arguments.
     ///
     /// # Errors
@@ -121,6 +122,75 @@ impl Layout {
     pub(crate) fn data_start(&self) -> u64 {
         self.header.len() as u64
     }
+}
+
+/// All files of an output.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    /// Each file's header.
+    pub(crate) files: Vec<FileLayout>,
+    /// Position of each part, in the order they came in, counted through all files' data.
+    pub(crate) offsets: Vec<u64>,
+    /// Of several files, the text of the index that says what is where.
+    pub(crate) index: Option<String>,
+}
+
+impl Layout {
+    /// Files with these parts each, one after the other.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if sizes overflow.
+    pub(crate) fn new(files: Vec<(FileLayout, &[Part])>) -> Result<Self> {
+        let (mut offsets, mut first, mut weight_map) = (Vec::new(), 0_u64, BTreeMap::new());
+        let n_files = files.len();
+        for (number, (file, parts)) in files.iter().enumerate() {
+            offsets.extend(file.offsets.iter().map(|offset| first + offset));
+            first = first
+                .checked_add(file.data_bytes)
+                .ok_or_else(|| Error::Refused("the output would be larger than files can be".to_owned()))?;
+            weight_map.extend(parts.iter().map(|part| (&part.name, file_name(number, n_files))));
+        }
+        let index = (n_files > 1).then(|| {
+            let index = serde_json::json!({ "metadata": { "total_size": first }, "weight_map": weight_map });
+            format!("{index:#}\n")
+        });
+        let files = files.into_iter().map(|(file, _)| file).collect();
+        Ok(Self { files, offsets, index })
+    }
+
+    /// Bytes of all files.
+    pub(crate) fn n_bytes(&self) -> u64 {
+        self.files.iter().map(FileLayout::n_bytes).sum()
+    }
+
+    /// Names of the files in a folder.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        (0..self.files.len()).map(|number| file_name(number, self.files.len()))
+    }
+}
+
+/// The name of one file of so many, as transformers has them.
+fn file_name(number: usize, n_files: usize) -> String {
+    match n_files {
+        1 => MODEL_FILE.to_owned(),
+        _ => format!("model-{:05}-of-{n_files:05}.safetensors", number + 1),
+    }
+}
+
+/// Cuts a row of things with these sizes into runs of at most `limit` bytes, or of one thing that is larger.
+pub(crate) fn cut(sizes: impl Iterator<Item = u64>, limit: Option<u64>) -> Vec<usize> {
+    let (mut runs, mut used) = (vec![0], 0_u64);
+    for size in sizes {
+        let last = runs.len() - 1;
+        if runs[last] > 0 && limit.is_some_and(|limit| used.saturating_add(size) > limit) {
+            runs.push(1);
+            used = size;
+        } else {
+            runs[last] += 1;
+            used = used.saturating_add(size);
+        }
+    }
+    runs
 }
 
 /// The header's JSON: `__metadata__`, then the tensors in the order they lie in.
@@ -177,7 +247,7 @@ mod tests {
         ];
         let metadata =
             [("wgquant", "{}"), ("format", "pt")].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        let layout = Layout::new(&metadata, &parts).expect("a small header");
+        let layout = FileLayout::new(&metadata, &parts).expect("a small header");
         let expected = concat!(
             r#"{"__metadata__":{"format":"pt","wgquant":"{}"},"#,
             r#""ids":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},"#,
@@ -192,5 +262,26 @@ mod tests {
         assert_eq!(std::str::from_utf8(&layout.header[8..]), Ok(format!("{expected:header_bytes$}").as_str()));
         assert_eq!(layout.offsets, [22, 8, 56, 16, 0, 55]);
         assert_eq!((layout.data_bytes, layout.n_bytes()), (88, 88 + 8 + header_bytes as u64));
+    }
+
+    #[test]
+    fn shards_hold_what_fits() {
+        let cut = |limit| cut([4, 4, 9, 1, 1, 8].into_iter(), limit);
+        assert_eq!(cut(None), [6]);
+        assert_eq!(cut(Some(8)), [2, 1, 2, 1]);
+        assert_eq!(cut(Some(1)), [1; 6]);
+        assert_eq!(cut(Some(100)), [6]);
+        assert_eq!(super::cut(std::iter::empty(), Some(1)), [0], "a file without tensors");
+    }
+
+    #[test]
+    fn positions_count_through_files() {
+        let parts = ["a", "b"].map(|name| [part(name, StoredDtype::F32, 3, Content::Values)]);
+        let files = parts.iter().map(|parts| (FileLayout::new(&BTreeMap::new(), parts).expect("small"), &parts[..]));
+        let layout = Layout::new(files.collect()).expect("small");
+        assert_eq!(layout.offsets, [0, 12]);
+        let index: serde_json::Value = serde_json::from_str(&layout.index.expect("of two files")).expect("JSON");
+        assert_eq!(index["weight_map"]["b"], "model-00002-of-00002.safetensors");
+        assert_eq!(index["metadata"]["total_size"], 24);
     }
 }

@@ -9,6 +9,7 @@ mod data;
 mod dequantize;
 mod gguf;
 mod inspect;
+mod journal;
 mod layout;
 mod nested;
 mod output;

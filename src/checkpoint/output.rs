@@ -1,21 +1,41 @@
 //! Output that appears under its final name only when it is complete.
+//!
+//! Until then its files lie in a folder of their own beside it, with the journal of the job.
 
 use std::path::{Path, PathBuf};
 
-use tempfile::{NamedTempFile, TempDir};
+use tempfile::TempPath;
 
-use super::data::{Data, io_error};
+use super::data::{Data, Section, io_error};
+use super::journal::{ANOTHER_RUN, Journal};
 use super::layout::Layout;
-use super::source::{CONFIG_FILE, MODEL_FILE, Source};
+use super::source::{CONFIG_FILE, INDEX_FILE, MODEL_FILE, Source};
 use crate::error::{Error, Result};
+
+/// What is added to an output's name for the folder that it is made in.
+const UNFINISHED: &str = ".wgquant-unfinished";
+
+/// In that folder, the folder with what will be the output.
+const FILES: &str = "files";
 
 /// What an output is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// One file.
     File,
-    /// A model's folder, with its weights in `model.safetensors`.
+    /// A model's folder, with its weights in `model.safetensors` or in shards.
     Folder,
+}
+
+/// What to do with what is there already.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Existing {
+    /// Whether an output is replaced, and an unfinished one given up.
+    pub(crate) force: bool,
+    /// Whether an unfinished one is gone on with.
+    pub(crate) resume: bool,
+    /// Whether the job can be gone on with at all; if not, what it left unfinished is no loss.
+    pub(crate) resumable: bool,
 }
 
 /// A place that may be written to: looked at before any work.
@@ -23,7 +43,7 @@ pub(crate) enum Kind {
 pub(crate) struct Target {
     path: PathBuf,
     folder: PathBuf,
-    force: bool,
+    existing: Existing,
     kind: Kind,
 }
 
@@ -32,15 +52,17 @@ impl Target {
     ///
     /// # Errors
     /// [`Error::Refused`] within [`Error::File`]: it is the input under whatever name or a folder around it, it exists and
-    /// may not be replaced, it is something else than what is to be written, or its folder is not there.
-    pub(crate) fn new(path: &Path, force: bool, source: &Source, kind: Kind) -> Result<Self> {
+    /// may not be replaced, it is something else than what is to be written, its folder is not there, or an unfinished one
+    /// is beside it.
+    pub(crate) fn new(path: &Path, existing: Existing, source: &Source, kind: Kind) -> Result<Self> {
         let refused = |text: &str| Err(Error::Refused(text.to_owned()).in_file(path));
-        if same_file(source.path(), path) || same_file(source.file_path(), path) {
+        if same_file(source.path(), path) || source.file_paths().any(|file| same_file(file, path)) {
             return refused("the output is the input: give it another name");
         }
         let target = match std::fs::symlink_metadata(path) {
             Err(_) => path.to_owned(),
-            Ok(_) if !force => return refused("exists already: give another name, or --force to replace it"),
+            Ok(_) if existing.resume && is_named(path) => path.to_owned(),
+            Ok(_) if !existing.force => return refused("exists already: give another name, or --force to replace it"),
             // A link stays, and what it leads to is replaced.
             Ok(link) if link.is_symlink() => match path.canonicalize() {
                 Ok(target) => target,
@@ -61,7 +83,7 @@ impl Target {
                         "is a folder without a model, so it is not replaced: remove it, or give another name",
                     );
                 }
-                Kind::Folder if contains(&target, source.file_path()) => {
+                Kind::Folder if source.file_paths().any(|file| contains(&target, file)) => {
                     return refused("holds the input, so it can't be replaced: give another name");
                 }
                 Kind::File | Kind::Folder => {}
@@ -75,64 +97,139 @@ impl Target {
         if !folder.is_dir() {
             return refused("its folder does not exist: make it first");
         }
-        Ok(Self { path: target, folder, force, kind })
+        let target = Self { path: target, folder, existing, kind };
+        let unfinished = target.unfinished();
+        if Journal::is_locked(&unfinished) {
+            return refused(ANOTHER_RUN);
+        }
+        if existing.resumable && !existing.force && !existing.resume && unfinished.exists() {
+            return refused(&format!(
+                "a run left it unfinished (what is done is in {}): go on with --resume, or start afresh with --force",
+                unfinished.display()
+            ));
+        }
+        Ok(target)
     }
 
-    /// Starts a file, or a folder with one, beside the output's final place, and writes the header.
+    /// The folder that the output is made in.
+    fn unfinished(&self) -> PathBuf {
+        unfinished(&self.path)
+    }
+
+    /// Starts the output's files beside its final place, and writes their headers; or opens what a run of the same job,
+    /// described by `job`, has left.
     ///
     /// # Errors
-    /// [`Error::Io`] within [`Error::File`].
-    pub(crate) fn create(self, layout: &Layout) -> Result<Output> {
+    /// [`Error::Io`] and [`Error::Refused`] within [`Error::File`]: another run is at it, or the one that is to be gone on
+    /// with had another job.
+    pub(crate) fn create(self, layout: &Layout, job: &serde_json::Value) -> Result<Output> {
         let failed = |error| io_error("can't be created", plain(error)).in_file(&self.path);
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".wgquant-").suffix(".tmp");
-        // What any program's files have (the umask still applies), instead of 0600 and 0700.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(match self.kind {
-            Kind::File => 0o666,
-            Kind::Folder => 0o777,
-        }));
-        let temp = match self.kind {
-            Kind::File => Temp::File(builder.tempfile_in(&self.folder).map_err(failed)?),
-            Kind::Folder => {
-                let folder = builder.tempdir_in(&self.folder).map_err(failed)?;
-                let mut options = std::fs::File::options();
-                let options = options.read(true).write(true).create_new(true);
-                let file = options.open(folder.path().join(MODEL_FILE)).map_err(failed)?;
-                Temp::Folder { folder, file }
-            }
+        let place = self.unfinished();
+        let is_new = match std::fs::create_dir(&place) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
+            created => created.map(|()| true).map_err(failed)?,
         };
-        let output = Output { temp, target: self, data_start: layout.data_start() };
-        // A file may end with padding, which nothing else writes.
-        let Data { file, path, .. } = output.data();
-        file.set_len(layout.n_bytes()).map_err(|error| io_error("can't be written", error).in_file(path))?;
-        Data { start: 0, ..output.data() }.write_at(0, &layout.header)?;
+        // From here on it goes away, but for what an error leaves to be resumed.
+        let mut output = Output { target: self, place: Some(place.clone()), journal: None, sections: Vec::new() };
+        let resume = output.target.existing.resume;
+        match Journal::open(&place, job, resume) {
+            Ok(journal) => output.journal = Some(journal),
+            Err(error) => {
+                if !is_new {
+                    // It is another run's, or an older one's that is not to be lost.
+                    output.place = None;
+                }
+                return Err(error.in_file(&output.target.path));
+            }
+        }
+        let fresh = output.journal.as_ref().is_none_or(Journal::is_empty);
+        output.open_files(&place.join(FILES), layout, fresh)?;
         Ok(output)
     }
 }
 
-/// A file or folder in the making; dropped before [`Output::finish`], nothing of it remains.
-#[derive(Debug)]
-pub(crate) struct Output {
-    temp: Temp,
-    target: Target,
-    data_start: u64,
+/// The folder that an output is made in.
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(UNFINISHED);
+    name.into()
 }
 
+/// Whether an output has its name already, and only its journal is left of the run that made it.
+fn is_named(path: &Path) -> bool {
+    let place = unfinished(path);
+    Journal::is_finished(&place) && !place.join(FILES).exists()
+}
+
+/// A file or folder in the making; dropped before [`Output::finish`], nothing of it remains, unless it was kept.
 #[derive(Debug)]
-enum Temp {
-    File(NamedTempFile),
-    Folder { folder: TempDir, file: std::fs::File },
+pub(crate) struct Output {
+    target: Target,
+    /// The folder that it is made in; none once that is gone, or was left.
+    place: Option<PathBuf>,
+    journal: Option<Journal>,
+    sections: Vec<Section>,
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.sections.clear();
+            self.journal = None;
+            let _ = std::fs::remove_dir_all(place);
+        }
+    }
 }
 
 impl Output {
-    /// Its data section, under its final name in messages.
+    fn open_files(&mut self, files: &Path, layout: &Layout, fresh: bool) -> Result<()> {
+        let path = &self.target.path;
+        let failed = |error| io_error("can't be created", error).in_file(path);
+        if is_named(path) {
+            return Ok(());
+        }
+        if fresh {
+            match std::fs::remove_dir_all(files) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+                _ => std::fs::create_dir(files).map_err(failed)?,
+            }
+        }
+        let mut first = 0;
+        for (file, name) in layout.files.iter().zip(layout.names()) {
+            let mut options = std::fs::File::options();
+            let options = options.read(true).write(true).create(true).truncate(false);
+            let section = Section {
+                file: options.open(files.join(&name)).map_err(failed)?,
+                path: if self.target.kind == Kind::File { path.clone() } else { path.join(&name) },
+                start: file.data_start(),
+                first,
+            };
+            first += file.data_bytes;
+            // A file may end with padding, which nothing else writes.
+            let sized = section.file.set_len(file.n_bytes());
+            sized.map_err(|error| io_error("can't be written", error).in_file(&section.path))?;
+            section.write_file_at(0, &file.header)?;
+            self.sections.push(section);
+        }
+        match &layout.index {
+            Some(index) => self.add_file(INDEX_FILE, index.as_bytes()),
+            None => Ok(()),
+        }
+    }
+
+    /// Its tensors' data, under its final name in messages.
     pub(crate) fn data(&self) -> Data<'_> {
-        let file = match &self.temp {
-            Temp::File(temp) => temp.as_file(),
-            Temp::Folder { file, .. } => file,
-        };
-        Data { file, path: &self.target.path, start: self.data_start }
+        Data(&self.sections)
+    }
+
+    /// What is done already, and what will be.
+    pub(crate) fn journal(&mut self) -> Option<&mut Journal> {
+        self.journal.as_mut()
+    }
+
+    /// Whether it has its name already, so that nothing is left to do.
+    pub(crate) fn is_finished(&self) -> bool {
+        is_named(&self.target.path)
     }
 
     /// The folder that it is made in, for temporary files beside it.
@@ -140,13 +237,23 @@ impl Output {
         &self.target.folder
     }
 
+    /// Leaves what is done for another run to go on with.
+    pub(crate) fn keep(mut self) -> Option<PathBuf> {
+        self.place.take()
+    }
+
+    /// Where a file of the folder that the output is lies now.
+    fn place_of(&self, name: &str) -> Option<PathBuf> {
+        self.place.as_ref().filter(|_| self.target.kind == Kind::Folder).map(|place| place.join(FILES).join(name))
+    }
+
     /// Writes another file into the folder that the output is.
     ///
     /// # Errors
     /// [`Error::Io`] within [`Error::File`].
     pub(crate) fn add_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let Temp::Folder { folder, .. } = &self.temp else { return Ok(()) };
-        let written = std::fs::write(folder.path().join(name), bytes);
+        let Some(place) = self.place_of(name) else { return Ok(()) };
+        let written = std::fs::write(place, bytes);
         written.map_err(|error| io_error("can't be written", error).in_file(&self.target.path.join(name)))
     }
 
@@ -155,15 +262,16 @@ impl Output {
     /// # Errors
     /// [`Error::Io`] within [`Error::File`].
     pub(crate) fn carry_files(&self, source: &Source) -> Result<()> {
-        let (Temp::Folder { folder, .. }, Some(from)) = (&self.temp, source.folder()) else { return Ok(()) };
+        let Some(from) = source.folder() else { return Ok(()) };
         let unreadable = |error| io_error("can't be read", error).in_file(from);
         for entry in std::fs::read_dir(from).map_err(unreadable)? {
             let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).map_err(unreadable)?;
+            let Some(place) = self.place_of(&name.to_string_lossy()) else { return Ok(()) };
             if !path.is_file() || holds_weights(&path) {
                 continue;
             }
             let copied = std::fs::File::open(&path).and_then(|mut from| {
-                let mut to = std::fs::File::create(folder.path().join(&name))?;
+                let mut to = std::fs::File::create(place)?;
                 std::io::copy(&mut from, &mut to)
             });
             copied.map_err(|error| io_error("can't be copied", error).in_file(&path))?;
@@ -174,48 +282,53 @@ impl Output {
     /// Gives it its name; `sync`: only once it is on the disk.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Refused`] if something else has taken the name meanwhile.
-    pub(crate) fn finish(self, sync: bool) -> Result<()> {
-        let Self { temp, target: Target { path, folder, force, .. }, .. } = self;
-        let failed = |what: &str, error| io_error(what, error).in_file(&path);
-        if sync {
-            let synced = match &temp {
-                Temp::File(temp) => temp.as_file().sync_all(),
-                Temp::Folder { folder, .. } => sync_folder(folder.path()),
+    /// [`Error::Io`] within [`Error::File`], and [`Error::Refused`] if the output has appeared meanwhile.
+    pub(crate) fn finish(mut self, sync: bool) -> Result<()> {
+        let Target { path, folder, existing, kind } = &self.target;
+        let failed = |what: &str, error| io_error(what, error).in_file(path);
+        let files = self.place.as_ref().map(|place| place.join(FILES)).filter(|files| files.exists());
+        if let Some(files) = files {
+            if sync {
+                sync_folder(&files).map_err(|error| failed("can't be flushed to the disk", error))?;
+            }
+            if let Some(journal) = &mut self.journal {
+                journal.finish().map_err(|error| error.in_file(path))?;
+            }
+            // Windows renames no folder with open files in it.
+            self.sections.clear();
+            let renamed = match kind {
+                Kind::File => rename_file(files.join(MODEL_FILE), path, existing.force),
+                Kind::Folder => rename_folder(&files, path, folder, existing.force),
             };
-            synced.map_err(|error| failed("can't be flushed to the disk", error))?;
-        }
-        let renamed = match temp {
-            Temp::File(temp) if force => temp.persist(&path).map(|_| ()).map_err(|error| error.error),
-            Temp::File(temp) => temp.persist_noclobber(&path).map(|_| ()).map_err(|error| error.error),
-            Temp::Folder { folder: temp, file } => {
-                drop(file);
-                rename_folder(temp, &path, &folder, force)
+            match renamed {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                    let text = "appeared while this was running: give another name, or --force to replace it";
+                    return Err(Error::Refused(text.to_owned()).in_file(path));
+                }
+                Err(error) => return Err(failed("can't be given its name", plain(error))),
             }
-        };
-        match renamed {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                let text = "appeared while this was running: give another name, or --force to replace it";
-                return Err(Error::Refused(text.to_owned()).in_file(&path));
+            // On Unix the new name itself is on the disk only once the folder is.
+            if cfg!(unix) && sync {
+                let synced = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
+                synced.map_err(|error| failed("is complete, but its folder can't be flushed to the disk", error))?;
             }
-            Err(error) => return Err(failed("can't be given its name", plain(error))),
-        }
-        // On Unix the new name itself is on the disk only once the folder is.
-        if cfg!(unix) && sync {
-            let synced = std::fs::File::open(&folder).and_then(|folder| folder.sync_all());
-            synced.map_err(|error| failed("is complete, but its folder can't be flushed to the disk", error))?;
         }
         Ok(())
     }
 }
 
+/// Gives a finished file its name.
+fn rename_file(from: PathBuf, path: &Path, force: bool) -> std::io::Result<()> {
+    let from = TempPath::try_from_path(from)?;
+    let renamed = if force { from.persist(path) } else { from.persist_noclobber(path) };
+    renamed.map_err(|error| error.error)
+}
+
 /// Gives a finished folder its name. One that has it already steps aside first, and comes back if that fails.
-fn rename_folder(temp: TempDir, path: &Path, parent: &Path, force: bool) -> std::io::Result<()> {
+fn rename_folder(from: &Path, path: &Path, parent: &Path, force: bool) -> std::io::Result<()> {
     if std::fs::symlink_metadata(path).is_err() {
-        std::fs::rename(temp.path(), path)?;
-        let _ = temp.keep(); // its place is empty now
-        return Ok(());
+        return std::fs::rename(from, path);
     }
     // What took the name while this was running may be anything.
     if !force || !is_model_folder(path) {
@@ -224,13 +337,12 @@ fn rename_folder(temp: TempDir, path: &Path, parent: &Path, force: bool) -> std:
     let aside = tempfile::Builder::new().prefix(".wgquant-").suffix(".old").tempdir_in(parent)?;
     let old = aside.path().join("old");
     std::fs::rename(path, &old)?;
-    if let Err(error) = std::fs::rename(temp.path(), path) {
+    if let Err(error) = std::fs::rename(from, path) {
         if std::fs::rename(&old, path).is_err() {
             let _ = aside.keep(); // better left under another name than lost
         }
         return Err(error);
     }
-    let _ = temp.keep();
     Ok(())
 }
 
@@ -244,7 +356,7 @@ fn sync_folder(folder: &Path) -> std::io::Result<()> {
 
 /// Whether a folder looks like a model's, so that replacing it destroys nothing else.
 fn is_model_folder(folder: &Path) -> bool {
-    [MODEL_FILE, CONFIG_FILE].iter().any(|name| folder.join(name).is_file())
+    [MODEL_FILE, INDEX_FILE, CONFIG_FILE].iter().any(|name| folder.join(name).is_file())
 }
 
 /// Whether a file lies in a folder or below it.

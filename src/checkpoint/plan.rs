@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::container::{Chosen, Rules, detect, rules};
-use super::layout::{Content, Layout, Part};
+use super::layout::{Content, Layout, Part, cut};
 use super::nested::NestedPlaces;
-use super::output::{Output, Target};
+use super::output::{Kind, Output, Target};
 use super::quantize::QuantizeOptions;
 use super::safetensors::TensorInfo;
 use super::source::{CONFIG_FILE, Source};
@@ -13,13 +13,23 @@ use super::weight::{PackedTensor, Places};
 use crate::error::{Error, Result};
 use crate::format::{Container, Format};
 
+/// Bytes of tensors in a file of a model in shards, unless told otherwise.
+pub(crate) const DEFAULT_SHARD_BYTES: u64 = 5_000_000_000;
+
 /// What becomes of a tensor.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// It is packed, and its parts go there.
-    Quantize(PackedTensor),
+    /// It is packed, and its parts go there; those that don't depend on its elements are known.
+    Quantize(PackedTensor, Vec<FixedBytes>),
     /// Its bytes go to this position.
     Copy(u64),
+}
+
+/// Bytes of an output, and where they go.
+#[derive(Debug)]
+pub(crate) struct FixedBytes {
+    pub(crate) at: u64,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// The whole job, before any of it is done.
@@ -31,8 +41,6 @@ pub(crate) struct Plan {
     pub(crate) layout: Layout,
     /// What a person should know.
     pub(crate) notices: Vec<String>,
-    /// Bytes that don't depend on any element, and where they go.
-    fixed: Vec<(u64, Vec<u8>)>,
     /// Of a container that is a folder, the text of its config.json.
     config: Option<String>,
 }
@@ -94,7 +102,7 @@ impl Plan {
             }
             n_parts.push(parts.len() - before);
         }
-        let layout = rules.layout(source, &chosen, &parts)?;
+        let layout = lay_out(source, rules, shard_limit(source, options)?, (&choices, &n_parts, &parts))?;
         let config = rules.config(source, &chosen, &copied)?;
         if let Some(notice) = config.as_ref().and_then(|_| config_notice(source)) {
             selected.notices.push(notice);
@@ -104,33 +112,66 @@ impl Plan {
         let steps = choices.iter().zip(n_parts).map(|(choice, n_parts)| {
             let placed: Vec<_> = placed.by_ref().take(n_parts).collect();
             match choice {
-                Choice::Copy(_) => Step::Copy(placed.first().map_or(layout.data_bytes, |&(_, at)| at)),
-                Choice::Quantize(weight) => Step::Quantize(place(rules, *weight, &placed)),
+                Choice::Copy(_) => Step::Copy(placed.first().map_or(0, |&(_, at)| at)),
+                Choice::Quantize(weight) => Step::Quantize(place(rules, *weight, &placed), fixed(&placed)),
             }
         });
         let steps = steps.collect();
-        let fixed = parts.into_iter().zip(&layout.offsets).filter_map(|(part, &at)| match part.content {
-            Content::Fixed(bytes) | Content::NestedOffset(bytes) => Some((at, bytes)),
-            _ => None,
-        });
-        Ok(Self { steps, fixed: fixed.collect(), layout, notices: selected.notices, config })
+        Ok(Self { steps, layout, notices: selected.notices, config })
     }
 
-    /// Starts the output: the header, what is known without looking at any element, and a folder's other files.
+    /// Starts the output: headers, and a folder's other files.
     ///
     /// # Errors
     /// [`Error::Io`] within [`Error::File`].
-    pub(crate) fn start(&self, target: Target, source: &Source) -> Result<Output> {
-        let output = target.create(&self.layout)?;
-        for (at, bytes) in &self.fixed {
-            output.data().write_at(*at, bytes)?;
-        }
+    pub(crate) fn start(&self, target: Target, source: &Source, job: &serde_json::Value) -> Result<Output> {
+        let output = target.create(&self.layout, job)?;
+        output.carry_files(source)?;
         if let Some(config) = &self.config {
-            output.carry_files(source)?;
             output.add_file(CONFIG_FILE, config.as_bytes())?;
         }
         Ok(output)
     }
+}
+
+/// What the output of a job on `source` is, in a container or a plain file.
+pub(crate) fn output_kind(source: &Source, container: Option<Container>, shard_size: Option<u64>) -> Kind {
+    let is_folder = container.is_some_and(|container| rules(container).is_folder());
+    let cut = container != Some(Container::Gguf) && (source.is_sharded() || shard_size.is_some());
+    if is_folder || cut { Kind::Folder } else { Kind::File }
+}
+
+/// Bytes of tensors that a file of the output holds at most: as asked, and a model in shards stays one.
+fn shard_limit(source: &Source, options: &QuantizeOptions) -> Result<Option<u64>> {
+    match options.shard_size {
+        Some(_) if options.container == Container::Gguf => {
+            Err(Error::Refused("a GGUF file is not cut into shards: leave --shard-size out".to_owned()))
+        }
+        _ if options.container == Container::Gguf => Ok(None),
+        Some(limit) => Ok(Some(limit)),
+        None => Ok(source.is_sharded().then_some(DEFAULT_SHARD_BYTES)),
+    }
+}
+
+/// Cuts tensors into files, all parts of a tensor in one, and lays out each.
+fn lay_out(
+    source: &Source,
+    rules: &dyn Rules,
+    limit: Option<u64>,
+    (choices, n_parts, parts): (&[Choice<'_>], &[usize], &[Part]),
+) -> Result<Layout> {
+    let mut rest = parts;
+    let tensors: Vec<_> = n_parts.iter().map(|&n| rest.split_off(..n).unwrap_or_default()).collect();
+    let sizes = tensors.iter().map(|parts| parts.iter().map(|part| part.n_bytes).sum());
+    let (mut files, mut choices, mut parts, mut n_parts) = (Vec::new(), choices, parts, n_parts);
+    for n_tensors in cut(sizes, limit) {
+        let choices = choices.split_off(..n_tensors).unwrap_or_default();
+        let n_parts = n_parts.split_off(..n_tensors).unwrap_or_default().iter().sum();
+        let parts = parts.split_off(..n_parts).unwrap_or_default();
+        let weights: Vec<_> = choices.iter().filter_map(Choice::chosen).collect();
+        files.push((rules.layout(source, &weights, parts)?, parts));
+    }
+    Layout::new(files)
 }
 
 /// What was chosen for a tensor.
@@ -181,6 +222,15 @@ fn refuse_clashes(names: &BTreeSet<&str>, weight: &TensorInfo, parts: &[Part]) -
             weight.name, clash.name
         ))),
     }
+}
+
+/// What of a weight's parts is known beforehand.
+fn fixed(parts: &[(&Part, u64)]) -> Vec<FixedBytes> {
+    let fixed = parts.iter().filter_map(|(part, at)| match &part.content {
+        Content::Fixed(bytes) | Content::NestedOffset(bytes) => Some(FixedBytes { at: *at, bytes: bytes.clone() }),
+        _ => None,
+    });
+    fixed.collect()
 }
 
 /// A weight whose parts have their places.

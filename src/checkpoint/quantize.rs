@@ -4,10 +4,10 @@ use std::path::Path;
 
 use super::StoredDtype;
 use super::check::{check_blocks, check_copy};
-use super::container::rules;
-use super::output::{Kind, Output, Target};
+use super::journal::{Done, FigureBits};
+use super::output::{Existing, Output, Target};
 use super::packing::BlockWriter;
-use super::plan::{Plan, Step};
+use super::plan::{FixedBytes, Plan, Step, output_kind};
 use super::progress::{Progress, Ticker};
 use super::safetensors::TensorInfo;
 use super::select::Selection;
@@ -29,8 +29,13 @@ pub struct QuantizeOptions {
     pub selection: Selection,
     /// How much of the result is recomputed and compared before it gets its name.
     pub verify: Verify,
-    /// Whether an existing output is replaced.
+    /// Whether an existing output is replaced, and what an earlier run left unfinished given up.
     pub force: bool,
+    /// Whether what an earlier run left unfinished is gone on with; where there is nothing, it starts afresh.
+    pub resume: bool,
+    /// Bytes of tensors that a file of the output holds at most, so that it becomes a folder with an index. `None`: one
+    /// file, or 5 GB each where the input is in shards.
+    pub shard_size: Option<u64>,
     /// Whether the output is flushed to the disk before it gets its name.
     pub sync: bool,
 }
@@ -41,7 +46,7 @@ impl QuantizeOptions {
     pub fn new(format: Format) -> Self {
         let container = format.info().containers.first().copied().unwrap_or(Container::Native);
         let (selection, verify) = (Selection::default(), Verify::default());
-        Self { format, container, selection, verify, force: false, sync: false }
+        Self { format, container, selection, verify, force: false, resume: false, shard_size: None, sync: false }
     }
 }
 
@@ -103,6 +108,8 @@ pub struct QuantizeReport {
     pub bytes_out: u64,
     /// Every tensor, in the input's order.
     pub tensors: Vec<QuantizedTensor>,
+    /// How many of them an earlier run had done.
+    pub n_resumed: usize,
     /// Sentences that a person should read.
     pub notices: Vec<String>,
 }
@@ -122,26 +129,37 @@ pub async fn quantize(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<QuantizeReport> {
     let source = Source::open(input)?;
-    let kind = if rules(options.container).is_folder() { Kind::Folder } else { Kind::File };
-    let target = Target::new(output, options.force, &source, kind)?;
+    let kind = output_kind(&source, Some(options.container), options.shard_size);
+    let existing = Existing { force: options.force, resume: options.resume, resumable: true };
+    let target = Target::new(output, existing, &source, kind)?;
     let plan = Plan::new(&source, options).map_err(|error| error.in_file(input))?;
     let n_passes = if options.verify == Verify::Full { 2 } else { 1 };
     let mut job = Job {
         engine,
         source: &source,
-        output: plan.start(target, &source)?,
+        output: plan.start(target, &source, &describe(&source, options)?)?,
         verify: options.verify,
+        n_passes,
         made_by: engine.description(),
         ticker: Ticker::new(source.data_bytes().saturating_mul(n_passes), progress),
     };
     let mut tensors = Vec::with_capacity(plan.steps.len());
+    let mut n_resumed = 0;
     for (tensor, step) in source.tensors().iter().zip(&plan.steps) {
-        let done = match step {
-            Step::Quantize(weight) => job.quantize(tensor, weight).await,
-            Step::Copy(at) => job.copy(tensor, *at),
+        let done = match job.resumed(tensor, step) {
+            Ok(Some(done)) => {
+                n_resumed += 1;
+                Ok(done)
+            }
+            Ok(None) => job.run(tensor, step).await.map_err(|error| job.place(error, tensor)),
+            Err(error) => Err(error),
         };
-        tensors.push(done.map_err(|error| job.place(error, tensor))?);
+        match done {
+            Ok(done) => tensors.push(done),
+            Err(error) => return Err(job.stop(error)),
+        }
     }
+    source.check_unchanged()?;
     let Job { output, made_by, .. } = job;
     output.finish(options.sync)?;
     Ok(QuantizeReport {
@@ -151,8 +169,23 @@ pub async fn quantize(
         bytes_in: source.n_bytes(),
         bytes_out: plan.layout.n_bytes(),
         tensors,
+        n_resumed,
         notices: plan.notices,
     })
+}
+
+/// What the output's bytes and the report depend on, for the journal: another run goes on only with the same.
+fn describe(source: &Source, options: &QuantizeOptions) -> Result<serde_json::Value> {
+    let Selection { include, exclude, min_elements, copy_unfit } = &options.selection;
+    Ok(serde_json::json!({
+        "release of wgquant": env!("CARGO_PKG_VERSION"),
+        "input": source.fingerprint()?,
+        "format": options.format.name(),
+        "container": options.container.name(),
+        "selection": [include, exclude, min_elements, copy_unfit],
+        "shard size": options.shard_size,
+        "verification": options.verify.name(),
+    }))
 }
 
 /// A run in progress.
@@ -161,12 +194,75 @@ struct Job<'a> {
     source: &'a Source,
     output: Output,
     verify: Verify,
+    n_passes: u64,
     made_by: String,
     ticker: Ticker<'a>,
 }
 
 impl Job<'_> {
-    async fn quantize(&mut self, tensor: &TensorInfo, weight: &PackedTensor) -> Result<QuantizedTensor> {
+    /// What an earlier run made of a tensor, if it did and that is still there as it was.
+    fn resumed(&mut self, tensor: &TensorInfo, step: &Step) -> Result<Option<QuantizedTensor>> {
+        let Some(done) = self.output.journal().and_then(|journal| journal.find(&tensor.name).cloned()) else {
+            return Ok(None);
+        };
+        // A machine that went down may have lost what it said was written.
+        if !self.output.is_finished() {
+            let (data, mut hasher) = (self.output.data(), blake3::Hasher::new());
+            let digest = match step {
+                Step::Quantize(weight, _) => weight.digest(data).map(blake3::Hash::from),
+                Step::Copy(at) => data
+                    .for_each_piece(*at, tensor.n_bytes, |_, bytes| {
+                        hasher.update(bytes);
+                        Ok(())
+                    })
+                    .map(|()| hasher.finalize()),
+            };
+            if !digest.is_ok_and(|digest| digest.to_hex().as_str() == done.digest) {
+                return Ok(None);
+            }
+        }
+        self.ticker.add(&tensor.name, tensor.n_bytes * self.n_passes);
+        let figures = done.figures.map(ErrorFigures::from);
+        let digest = blake3::Hash::from_hex(&done.digest).ok().map(blake3::Hash::into);
+        Ok(Some(match step {
+            Step::Quantize(weight, _) => quantized(tensor, weight, digest, figures, self.verify),
+            Step::Copy(_) => copied(tensor, self.verify),
+        }))
+    }
+
+    /// Does a tensor, and records that it is done.
+    async fn run(&mut self, tensor: &TensorInfo, step: &Step) -> Result<QuantizedTensor> {
+        let (done, digest) = match step {
+            Step::Quantize(weight, fixed) => {
+                for FixedBytes { at, bytes } in fixed {
+                    self.output.data().write_at(*at, bytes)?;
+                }
+                self.quantize(tensor, weight).await?
+            }
+            Step::Copy(at) => self.copy(tensor, *at)?,
+        };
+        let digest = blake3::Hash::from(digest).to_hex().to_string();
+        let figures = done.figures.map(FigureBits::from);
+        if let Some(journal) = self.output.journal() {
+            journal.add(Done { tensor: tensor.name.clone(), digest, figures })?;
+        }
+        Ok(done)
+    }
+
+    /// Ends it early. What is done is kept if the fault is none of the input's.
+    fn stop(mut self, error: Error) -> Error {
+        let error = self.source.check_unchanged().err().unwrap_or(error);
+        let n_done = self.output.journal().map_or(0, |journal| journal.n_done());
+        if n_done == 0 || !error.may_pass() {
+            return error;
+        }
+        match self.output.keep() {
+            Some(place) => Error::Kept { source: Box::new(error), n_done, place },
+            None => error,
+        }
+    }
+
+    async fn quantize(&mut self, tensor: &TensorInfo, weight: &PackedTensor) -> Result<(QuantizedTensor, [u8; 32])> {
         let (data, ticker) = (self.output.data(), &mut self.ticker);
         let (info, width) = (weight.format.info(), weight.dtype.n_bytes() as u64);
         let mut writer = BlockWriter::new(weight, data, self.output.parent());
@@ -204,48 +300,64 @@ impl Job<'_> {
                 return Err(Error::BadFile(text));
             }
         }
-        Ok(QuantizedTensor {
-            name: tensor.name.clone(),
-            action: Action::Quantized,
-            shape: tensor.shape.clone(),
-            dtype: tensor.dtype,
-            bytes_in: tensor.n_bytes,
-            bytes_out: weight.n_bytes,
-            digest: Some(digest),
-            figures,
-            verified: self.verify,
-        })
+        Ok((quantized(tensor, weight, Some(digest), figures, self.verify), digest))
     }
 
-    fn copy(&mut self, tensor: &TensorInfo, at: u64) -> Result<QuantizedTensor> {
+    fn copy(&mut self, tensor: &TensorInfo, at: u64) -> Result<(QuantizedTensor, [u8; 32])> {
         let (source, data) = (self.source.data(), self.output.data());
+        let mut hasher = blake3::Hasher::new();
         source.for_each_piece(tensor.offset, tensor.n_bytes, |done, bytes| {
             data.write_at(at + done, bytes)?;
+            hasher.update(bytes);
             self.ticker.add(&tensor.name, bytes.len() as u64);
             Ok(())
         })?;
         if self.verify == Verify::Full {
             check_copy((source, tensor), (data, at), &mut self.ticker)?;
         }
-        Ok(QuantizedTensor {
-            name: tensor.name.clone(),
-            action: Action::Copied,
-            shape: tensor.shape.clone(),
-            dtype: tensor.dtype,
-            bytes_in: tensor.n_bytes,
-            bytes_out: tensor.n_bytes,
-            digest: None,
-            figures: None,
-            verified: if self.verify == Verify::Full { Verify::Full } else { Verify::None },
-        })
+        Ok((copied(tensor, self.verify), *hasher.finalize().as_bytes()))
     }
 
     /// Says where an error happened, unless it says so itself.
     fn place(&self, error: Error, tensor: &TensorInfo) -> Error {
         match error {
             Error::File { .. } | Error::Mismatch(_) => error,
-            Error::NonFinite { .. } => error.in_tensor(&tensor.name).in_file(self.source.file_path()),
+            Error::NonFinite { .. } => error.in_tensor(&tensor.name).in_file(self.source.file_of(tensor)),
             error => error.in_tensor(&tensor.name),
         }
+    }
+}
+
+fn quantized(
+    tensor: &TensorInfo,
+    weight: &PackedTensor,
+    digest: Option<[u8; 32]>,
+    figures: Option<ErrorFigures>,
+    verified: Verify,
+) -> QuantizedTensor {
+    QuantizedTensor {
+        name: tensor.name.clone(),
+        action: Action::Quantized,
+        shape: tensor.shape.clone(),
+        dtype: tensor.dtype,
+        bytes_in: tensor.n_bytes,
+        bytes_out: weight.n_bytes,
+        digest,
+        figures,
+        verified,
+    }
+}
+
+fn copied(tensor: &TensorInfo, verify: Verify) -> QuantizedTensor {
+    QuantizedTensor {
+        name: tensor.name.clone(),
+        action: Action::Copied,
+        shape: tensor.shape.clone(),
+        dtype: tensor.dtype,
+        bytes_in: tensor.n_bytes,
+        bytes_out: tensor.n_bytes,
+        digest: None,
+        figures: None,
+        verified: if verify == Verify::Full { Verify::Full } else { Verify::None },
     }
 }

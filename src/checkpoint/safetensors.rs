@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use safetensors::tensor::Metadata;
 
 use super::StoredDtype;
-use super::data::{Data, io_error};
+use super::data::{Data, Section, io_error};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 
@@ -26,7 +26,8 @@ pub struct TensorInfo {
     pub dtype: StoredDtype,
     /// Dimensions, outermost first; none for a scalar.
     pub shape: Vec<u64>,
-    /// Where its bytes start, counted from the end of the header.
+    /// Where its bytes start, counted from the end of the header; of a checkpoint in several files, from the end of the first
+    /// one's header, as if the others' data followed without theirs.
     pub offset: u64,
     /// How many bytes it has.
     pub n_bytes: u64,
@@ -55,9 +56,7 @@ impl TensorInfo {
 /// overlap, and their sizes follow from shape and type.
 #[derive(Debug)]
 pub struct SafetensorsFile {
-    path: PathBuf,
-    file: File,
-    data_start: u64,
+    section: Section,
     n_bytes: u64,
     metadata: BTreeMap<String, String>,
     tensors: Vec<TensorInfo>,
@@ -90,9 +89,9 @@ impl SafetensorsFile {
         if n_bytes < LENGTH_BYTES {
             return bad(format!("is no safetensors file: it has only {n_bytes} bytes"));
         }
-        let start = Data { file: &file, path, start: 0 };
+        let mut section = Section { file, path: path.to_owned(), start: 0, first: 0 };
         let mut length = [0; 8];
-        start.read_at(0, &mut length)?;
+        section.read_file_at(0, &mut length)?;
         let header_bytes = u64::from_le_bytes(length);
         if header_bytes > MAX_HEADER_BYTES {
             return bad(format!(
@@ -106,7 +105,7 @@ impl SafetensorsFile {
             ));
         }
         let mut header = vec![0; usize::try_from(header_bytes).unwrap_or(0)];
-        start.read_at(LENGTH_BYTES, &mut header)?;
+        section.read_file_at(LENGTH_BYTES, &mut header)?;
         if header.first() != Some(&b'{') {
             return bad("is no safetensors file: its header does not start with '{'".to_owned());
         }
@@ -140,13 +139,14 @@ impl SafetensorsFile {
         // By name where offsets are equal, as they are for tensors without elements.
         tensors.sort_by(|a, b| (a.offset, a.n_bytes, &a.name).cmp(&(b.offset, b.n_bytes, &b.name)));
         let metadata = parsed.metadata().clone().unwrap_or_default().into_iter().collect();
-        Ok(Self { path: path.to_owned(), file, data_start, n_bytes, metadata, tensors })
+        section.start = data_start;
+        Ok(Self { section, n_bytes, metadata, tensors })
     }
 
     /// Where it was opened.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.section.path
     }
 
     /// Bytes of the whole file.
@@ -170,7 +170,7 @@ impl SafetensorsFile {
     /// Bytes of all tensors.
     #[must_use]
     pub fn data_bytes(&self) -> u64 {
-        self.n_bytes - self.data_start
+        self.n_bytes - self.section.start
     }
 
     /// Fills `bytes` with tensor data from `offset` on, counted from the end of the header.
@@ -178,11 +178,11 @@ impl SafetensorsFile {
     /// # Errors
     /// [`Error::Io`] within [`Error::File`].
     pub fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
-        self.data().read_at(offset, bytes)
+        Data(std::slice::from_ref(&self.section)).read_at(offset, bytes)
     }
 
-    /// The data section.
-    pub(crate) fn data(&self) -> Data<'_> {
-        Data { file: &self.file, path: &self.path, start: self.data_start }
+    /// The open file, its tensors, and its metadata.
+    pub(crate) fn into_parts(self) -> (Section, Vec<TensorInfo>, BTreeMap<String, String>) {
+        (self.section, self.tensors, self.metadata)
     }
 }

@@ -1,11 +1,13 @@
-//! What a job reads: a file, or a model's folder.
+//! What a job reads: a file, or a model's folder with one or with many.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::data::{Data, io_error};
+use super::data::{Data, Section, io_error};
 use super::gguf::file::{GgufFile, is_gguf};
 use super::gguf::metadata::Entry;
 use super::safetensors::{SafetensorsFile, TensorInfo};
@@ -17,88 +19,192 @@ pub(crate) const MODEL_FILE: &str = "model.safetensors";
 /// The model's description in its folder.
 pub(crate) const CONFIG_FILE: &str = "config.json";
 
-/// What a folder has whose model is cut into shards.
-const INDEX_FILE: &str = "model.safetensors.index.json";
+/// What a folder has whose model is cut into shards: which tensor is in which file.
+pub(crate) const INDEX_FILE: &str = "model.safetensors.index.json";
 
 /// No model's description is longer.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
-/// An open checkpoint: named tensors that are read by ranges, whatever file they lie in.
+/// No index is longer.
+const MAX_INDEX_BYTES: u64 = 256 << 20;
+
+/// An open checkpoint: named tensors that are read by ranges, whatever files they lie in.
 #[derive(Debug)]
 pub struct Source {
-    file: ModelFile,
+    path: PathBuf,
+    folder: Option<ModelFolder>,
+    /// One a file; positions count through all of them.
+    sections: Vec<Section>,
+    /// One a file.
+    files: Vec<FileInfo>,
+    metadata: BTreeMap<String, String>,
+    tensors: Vec<TensorInfo>,
     /// Indices of the tensors by name.
     by_name: BTreeMap<String, usize>,
-    folder: Option<ModelFolder>,
+    /// The key-value pairs of a GGUF file.
+    gguf: Option<Vec<Entry>>,
 }
 
-/// The file that tensors lie in.
+/// What is known of a file beside its tensors.
 #[derive(Debug)]
-enum ModelFile {
-    Safetensors(SafetensorsFile),
-    Gguf(GgufFile),
+struct FileInfo {
+    n_bytes: u64,
+    modified: Option<SystemTime>,
+    metadata: BTreeMap<String, String>,
 }
 
 /// The folder that a model was given as.
 #[derive(Debug)]
 struct ModelFolder {
-    path: PathBuf,
     config: Option<Map<String, Value>>,
+    is_sharded: bool,
 }
 
 impl Source {
-    /// Opens a `.safetensors` or a `.gguf` file, or a folder with one named `model.safetensors`. No tensor is read.
+    /// Opens a `.safetensors` or a `.gguf` file, or a folder with one named `model.safetensors` or with shards and their
+    /// index. No tensor is read.
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::BadFile`] with what is wrong, both within [`Error::File`].
     pub fn open(path: &Path) -> Result<Self> {
-        if !path.is_dir() {
-            if is_gguf(path) {
-                return Ok(Self::new(ModelFile::Gguf(GgufFile::open(path)?), None));
-            }
-            return Ok(Self::new(ModelFile::Safetensors(SafetensorsFile::open(path)?), None));
+        if path.is_dir() {
+            return Self::open_folder(path);
         }
-        let bad = |text: &str| Err(Error::BadFile(text.to_owned()).in_file(path));
-        if path.join(INDEX_FILE).exists() {
-            return bad(
-                "is a folder whose model is cut into shards, which are not supported yet: merge them into one \
-                        model.safetensors first",
-            );
+        if is_gguf(path) {
+            let GgufFile { section, entries, metadata, tensors } = GgufFile::open(path)?;
+            let mut source = Self::empty(path, None);
+            source.add(section, tensors, metadata)?;
+            source.gguf = Some(entries);
+            return Ok(source);
         }
-        let file = path.join(MODEL_FILE);
-        if !file.exists() {
-            return bad("is a folder, and has no model.safetensors in it");
-        }
-        let config = read_config(&path.join(CONFIG_FILE))?;
-        let file = ModelFile::Safetensors(SafetensorsFile::open(&file)?);
-        Ok(Self::new(file, Some(ModelFolder { path: path.to_owned(), config })))
+        let mut source = Self::empty(path, None);
+        source.add_file(path)?;
+        Ok(source)
     }
 
-    fn new(file: ModelFile, folder: Option<ModelFolder>) -> Self {
-        let mut source = Self { file, by_name: BTreeMap::new(), folder };
-        source.by_name = source.tensors().iter().enumerate().map(|(ix, tensor)| (tensor.name.clone(), ix)).collect();
-        source
+    fn open_folder(path: &Path) -> Result<Self> {
+        let config = read_json(&path.join(CONFIG_FILE), MAX_CONFIG_BYTES)?;
+        // Readers take the one file where there are both.
+        let file = path.join(MODEL_FILE);
+        if file.exists() {
+            let mut source = Self::empty(path, Some(ModelFolder { config, is_sharded: false }));
+            source.add_file(&file)?;
+            return Ok(source);
+        }
+        let index_path = path.join(INDEX_FILE);
+        let Some(index) = read_json::<Index>(&index_path, MAX_INDEX_BYTES)? else {
+            let text = format!("is a folder, and has no {MODEL_FILE} in it, nor the index of a model in shards");
+            return Err(Error::BadFile(text).in_file(path));
+        };
+        let mut source = Self::empty(path, Some(ModelFolder { config, is_sharded: true }));
+        source.add_shards(path, &index).map_err(|error| match error {
+            Error::File { .. } => error,
+            error => error.in_file(&index_path),
+        })?;
+        Ok(source)
+    }
+
+    fn empty(path: &Path, folder: Option<ModelFolder>) -> Self {
+        Self {
+            path: path.to_owned(),
+            folder,
+            sections: Vec::new(),
+            files: Vec::new(),
+            metadata: BTreeMap::new(),
+            tensors: Vec::new(),
+            by_name: BTreeMap::new(),
+            gguf: None,
+        }
+    }
+
+    fn add_shards(&mut self, folder: &Path, index: &Index) -> Result<()> {
+        let bad = |text: String| Err(Error::BadFile(text));
+        let names: BTreeSet<_> = index.weight_map.values().map(String::as_str).collect();
+        if names.is_empty() {
+            return bad("names no tensor".to_owned());
+        }
+        for name in names {
+            // A plain name, so that no index reaches out of its folder.
+            if Path::new(name).file_name() != Some(name.as_ref()) || name.contains(['/', '\\', ':']) {
+                return bad(format!("names the file {name:?}, and files are read from the index's own folder alone"));
+            }
+            self.add_file(&folder.join(name))?;
+        }
+        for (tensor, file) in &index.weight_map {
+            let found = self.find(tensor).and_then(|found| self.file_of(found).file_name());
+            if found != Some(file.as_ref()) {
+                return bad(format!("says that the tensor {tensor:?} is in {file}, and it is not there"));
+            }
+        }
+        match self.tensors.iter().find(|tensor| !index.weight_map.contains_key(&tensor.name)) {
+            Some(tensor) => {
+                let file = self.file_of(tensor).to_owned();
+                let text =
+                    format!("the file holds the tensor {:?}, which the folder's index does not name", tensor.name);
+                Err(Error::BadFile(text).in_file(&file))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn add_file(&mut self, path: &Path) -> Result<()> {
+        let (section, tensors, metadata) = SafetensorsFile::open(path)?.into_parts();
+        self.add(section, tensors, metadata)
+    }
+
+    /// Adds a file, whose positions count on from those of the others.
+    fn add(
+        &mut self,
+        mut section: Section,
+        tensors: Vec<TensorInfo>,
+        metadata: BTreeMap<String, String>,
+    ) -> Result<()> {
+        let stat = section.file.metadata();
+        let stat = stat.map_err(|error| io_error("can't be read", error).in_file(&section.path))?;
+        section.first = self.data_bytes();
+        for mut tensor in tensors {
+            tensor.offset += section.first;
+            if self.by_name.insert(tensor.name.clone(), self.tensors.len()).is_some() {
+                let text = format!("the tensor {:?} is in another file of the model too", tensor.name);
+                return Err(Error::BadFile(text).in_file(&section.path));
+            }
+            self.tensors.push(tensor);
+        }
+        for (key, value) in &metadata {
+            self.metadata.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+        self.files.push(FileInfo { n_bytes: stat.len(), modified: stat.modified().ok(), metadata });
+        self.sections.push(section);
+        Ok(())
     }
 
     /// Where it was opened: the file, or the folder.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.folder().unwrap_or(self.file_path())
+        &self.path
     }
 
     /// The folder, if it was given as one.
     #[must_use]
     pub fn folder(&self) -> Option<&Path> {
-        self.folder.as_ref().map(|folder| folder.path.as_path())
+        self.folder.as_ref().map(|_| self.path.as_path())
     }
 
-    /// The file that the tensors lie in.
+    /// Whether it is a folder with an index of shards.
     #[must_use]
-    pub fn file_path(&self) -> &Path {
-        match &self.file {
-            ModelFile::Safetensors(file) => file.path(),
-            ModelFile::Gguf(file) => &file.path,
-        }
+    pub fn is_sharded(&self) -> bool {
+        self.folder.as_ref().is_some_and(|folder| folder.is_sharded)
+    }
+
+    /// The files that the tensors lie in.
+    pub fn file_paths(&self) -> impl Iterator<Item = &Path> {
+        self.sections.iter().map(|section| section.path.as_path())
+    }
+
+    /// The file that a tensor lies in.
+    #[must_use]
+    pub fn file_of(&self, tensor: &TensorInfo) -> &Path {
+        self.data().path_at(tensor.offset).unwrap_or(&self.path)
     }
 
     /// The folder's config.json, if there is one.
@@ -107,54 +213,45 @@ impl Source {
         self.folder.as_ref().and_then(|folder| folder.config.as_ref())
     }
 
-    /// Bytes of the file with the tensors.
+    /// Bytes of the files with the tensors.
     #[must_use]
     pub fn n_bytes(&self) -> u64 {
-        match &self.file {
-            ModelFile::Safetensors(file) => file.n_bytes(),
-            ModelFile::Gguf(file) => file.n_bytes,
-        }
+        self.files.iter().map(|file| file.n_bytes).sum()
     }
 
-    /// Bytes of all tensors.
+    /// Bytes of all tensors, and what lies between them.
     #[must_use]
     pub fn data_bytes(&self) -> u64 {
-        match &self.file {
-            ModelFile::Safetensors(file) => file.data_bytes(),
-            ModelFile::Gguf(file) => file.data_bytes(),
-        }
+        self.files.iter().zip(&self.sections).map(|(file, section)| file.n_bytes.saturating_sub(section.start)).sum()
     }
 
-    /// The entries of a safetensors file's `__metadata__`, also where a GGUF file carries them.
+    /// The entries of a safetensors file's `__metadata__`, also where a GGUF file carries them; of several files, those of
+    /// all, and the first one's where they differ.
     #[must_use]
     pub fn metadata(&self) -> &BTreeMap<String, String> {
-        match &self.file {
-            ModelFile::Safetensors(file) => file.metadata(),
-            ModelFile::Gguf(file) => &file.metadata,
-        }
+        &self.metadata
+    }
+
+    /// The entries of each file.
+    pub(crate) fn metadata_of_files(&self) -> impl Iterator<Item = &BTreeMap<String, String>> {
+        self.files.iter().map(|file| &file.metadata)
     }
 
     /// The key-value pairs of a GGUF file; none for other files.
     pub(crate) fn gguf(&self) -> Option<&[Entry]> {
-        match &self.file {
-            ModelFile::Safetensors(_) => None,
-            ModelFile::Gguf(file) => Some(&file.entries),
-        }
+        self.gguf.as_deref()
     }
 
-    /// The tensors, by where they lie; those of a GGUF file in its own order.
+    /// The tensors, file by file, and there by where they lie; those of a GGUF file in its own order.
     #[must_use]
     pub fn tensors(&self) -> &[TensorInfo] {
-        match &self.file {
-            ModelFile::Safetensors(file) => file.tensors(),
-            ModelFile::Gguf(file) => &file.tensors,
-        }
+        &self.tensors
     }
 
     /// The tensor of that name.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&TensorInfo> {
-        self.by_name.get(name).and_then(|&ix| self.tensors().get(ix))
+        self.by_name.get(name).and_then(|&ix| self.tensors.get(ix))
     }
 
     /// Fills `bytes` with tensor data from `offset` on, which counts as [`TensorInfo::offset`] does.
@@ -165,27 +262,63 @@ impl Source {
         self.data().read_at(offset, bytes)
     }
 
-    /// The section of the file that positions count in.
+    /// The tensors' data.
     pub(crate) fn data(&self) -> Data<'_> {
-        match &self.file {
-            ModelFile::Safetensors(file) => file.data(),
-            ModelFile::Gguf(file) => file.data(),
+        Data(&self.sections)
+    }
+
+    /// Refuses to go on with files that were written to since they were opened.
+    ///
+    /// # Errors
+    /// [`Error::BadFile`] within [`Error::File`].
+    pub(crate) fn check_unchanged(&self) -> Result<()> {
+        for (file, section) in self.files.iter().zip(&self.sections) {
+            let stat =
+                section.file.metadata().map_err(|error| io_error("can't be read", error).in_file(&section.path))?;
+            if (stat.len(), stat.modified().ok()) != (file.n_bytes, file.modified) {
+                let text = "was changed while it was read, so what came of it is worthless: run it again".to_owned();
+                return Err(Error::BadFile(text).in_file(&section.path));
+            }
         }
+        Ok(())
+    }
+
+    /// What tells this input from another or an older one: names, sizes, times of change, and digests of headers.
+    ///
+    /// # Errors
+    /// [`Error::Io`] within [`Error::File`].
+    pub(crate) fn fingerprint(&self) -> Result<Vec<String>> {
+        let describe = |(file, section): (&FileInfo, &Section)| {
+            let mut header = vec![0; usize::try_from(section.start).unwrap_or_default()];
+            section.read_file_at(0, &mut header)?;
+            let modified = file.modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+            let modified = modified.unwrap_or_default().as_nanos();
+            let name = section.path.file_name().unwrap_or_default().to_string_lossy();
+            Ok(format!("{name}: {} bytes, changed at {modified}, header {}", file.n_bytes, blake3::hash(&header)))
+        };
+        self.files.iter().zip(&self.sections).map(describe).collect()
     }
 }
 
-fn read_config(path: &Path) -> Result<Option<Map<String, Value>>> {
+/// An index of shards; what else it says is of no use here.
+#[derive(Debug, Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Reads a JSON file, if it is there.
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path, max_bytes: u64) -> Result<Option<T>> {
     let bad = |text: String| Err(Error::BadFile(text).in_file(path));
     let found = match std::fs::metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         found => found.map_err(|error| io_error("can't be read", error).in_file(path))?,
     };
-    if !found.is_file() || found.len() > MAX_CONFIG_BYTES {
-        return bad(format!("is no file of at most {MAX_CONFIG_BYTES} bytes, as a model's description should be"));
+    if !found.is_file() || found.len() > max_bytes {
+        return bad(format!("is no file of at most {max_bytes} bytes, as it should be"));
     }
     let bytes = std::fs::read(path).map_err(|error| io_error("can't be read", error).in_file(path))?;
     match serde_json::from_slice(&bytes) {
-        Ok(config) => Ok(Some(config)),
-        Err(error) => bad(format!("is no JSON object: {error}")),
+        Ok(value) => Ok(Some(value)),
+        Err(error) => bad(format!("is no JSON object as there should be: {error}")),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
 use wgquant::verify::Verify;
 use wgquant::{Container, Dtype, Format};
@@ -52,7 +53,7 @@ pub(crate) struct OutputArgs {
     /// The file to write, or the folder where the container is one; it appears only when it is complete
     #[arg(short, long, value_name = "OUTPUT")]
     pub(crate) output: PathBuf,
-    /// Replace the output if it exists
+    /// Replace the output if it exists, and give up what an interrupted run left unfinished
     #[arg(long)]
     pub(crate) force: bool,
     /// Flush the output to the disk before it gets its name
@@ -68,10 +69,18 @@ pub(crate) struct DemoArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct QuantizeArgs {
-    /// A .safetensors or .gguf file, or a folder with model.safetensors
+    /// A .safetensors or .gguf file, or a folder with model.safetensors or with shards and their index
     pub(crate) input: PathBuf,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+    /// Go on with what an interrupted run of the same command left unfinished beside the output; where there is nothing,
+    /// start afresh
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Cut the output into files of at most so many bytes of tensors (5GB, 500MiB, …), with an index [default: one file,
+    /// or 5GB where the input is in shards]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) shard_size: Option<u64>,
     /// The format (see `wgquant formats`)
     #[arg(long, value_parser = parse_format)]
     pub(crate) format: Format,
@@ -136,6 +145,14 @@ fn parse_container(name: &str) -> Result<Container, String> {
 
 fn parse_verify(name: &str) -> Result<Verify, String> {
     pick("way to verify", &[Verify::None, Verify::Sample, Verify::Full], Verify::name, name)
+}
+
+/// A number of bytes: 500000, 5GB (powers of 1,000), 512MiB (powers of 1,024).
+fn parse_size(text: &str) -> Result<u64, String> {
+    match text.parse::<ByteSize>() {
+        Ok(size) if size.as_u64() > 0 => Ok(size.as_u64()),
+        _ => Err("a size is a number above 0 with a unit, as in 512MiB or 5GB".to_owned()),
+    }
 }
 
 fn parse_dtype(name: &str) -> Result<Dtype, String> {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::linear;
 use super::{Chosen, Found, Rules};
 use crate::checkpoint::StoredDtype;
-use crate::checkpoint::layout::{Content, Layout, Part};
+use crate::checkpoint::layout::{Content, FileLayout, Part};
 use crate::checkpoint::nested::{NestedPlaces, OffsetForm};
 use crate::checkpoint::safetensors::TensorInfo;
 use crate::checkpoint::source::Source;
@@ -141,8 +141,8 @@ impl Rules for Bnb {
         OFFSET_FORM
     }
 
-    fn layout(&self, source: &Source, _weights: &[Chosen<'_>], parts: &[Part]) -> Result<Layout> {
-        Layout::new(&linear::metadata(source), parts)
+    fn layout(&self, source: &Source, _weights: &[Chosen<'_>], parts: &[Part]) -> Result<FileLayout> {
+        FileLayout::new(&linear::metadata(source), parts)
     }
 
     fn config(&self, source: &Source, weights: &[Chosen<'_>], copied: &[&TensorInfo]) -> Result<Option<String>> {

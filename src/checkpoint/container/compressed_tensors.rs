@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::linear::{self, Dtypes};
 use super::{Chosen, Found, Rules};
 use crate::checkpoint::StoredDtype;
-use crate::checkpoint::layout::{Content, Layout, Part};
+use crate::checkpoint::layout::{Content, FileLayout, Part};
 use crate::checkpoint::safetensors::TensorInfo;
 use crate::checkpoint::source::Source;
 use crate::checkpoint::weight::{Coding, PackedTensor, Places, count_elems};
@@ -76,10 +76,10 @@ impl Rules for CompressedTensors {
         coding(format.info().bits)
     }
 
-    fn layout(&self, source: &Source, weights: &[Chosen<'_>], parts: &[Part]) -> Result<Layout> {
+    fn layout(&self, source: &Source, weights: &[Chosen<'_>], parts: &[Part]) -> Result<FileLayout> {
         let mut metadata = linear::metadata(source);
         linear::record_dtypes(weights, &mut metadata)?;
-        Layout::new(&metadata, parts)
+        FileLayout::new(&metadata, parts)
     }
 
     fn config(&self, source: &Source, weights: &[Chosen<'_>], copied: &[&TensorInfo]) -> Result<Option<String>> {

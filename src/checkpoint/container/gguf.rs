@@ -6,7 +6,7 @@ use crate::checkpoint::StoredDtype;
 use crate::checkpoint::gguf::metadata::{ARCHITECTURE, Entry, FILE_TYPE, QUANTIZATION_VERSION, SAFETENSORS, find, set};
 use crate::checkpoint::gguf::types::{TensorType, file_type};
 use crate::checkpoint::gguf::write::{GgufLayout, NewTensor};
-use crate::checkpoint::layout::{Content, Layout, Part};
+use crate::checkpoint::layout::{Content, FileLayout, Part};
 use crate::checkpoint::safetensors::TensorInfo;
 use crate::checkpoint::source::Source;
 use crate::checkpoint::weight::{PackedTensor, Places};
@@ -76,7 +76,7 @@ impl Rules for Gguf {
         vec![Part { name, dtype: StoredDtype::blocks(of), shape, n_bytes, content: Content::Blocks }]
     }
 
-    fn layout(&self, source: &Source, weights: &[Chosen<'_>], parts: &[Part]) -> Result<Layout> {
+    fn layout(&self, source: &Source, weights: &[Chosen<'_>], parts: &[Part]) -> Result<FileLayout> {
         let mut metadata = source.gguf().map_or_else(|| from_safetensors(source), <[Entry]>::to_vec);
         if let Some(file_type) = weights.first().and_then(|weight| file_type(weight.format)) {
             set(&mut metadata, Entry::u32(FILE_TYPE, file_type));
@@ -90,7 +90,7 @@ impl Rules for Gguf {
         });
         let GgufLayout { header, offsets, data_bytes } =
             GgufLayout::new(&metadata, &tensors.collect::<Result<Vec<_>>>()?)?;
-        Ok(Layout { header, offsets, data_bytes })
+        Ok(FileLayout { header, offsets, data_bytes })
     }
 
     fn is(&self, source: &Source) -> bool {

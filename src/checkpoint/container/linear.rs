@@ -83,6 +83,14 @@ pub(super) fn config(source: &Source, quantization: Value) -> Result<Option<Stri
     text.map(|text| Some(text + "\n")).map_err(|error| Error::Refused(format!("no config.json: {error}")))
 }
 
+/// config.json as it was before the model was quantized.
+pub(crate) fn plain_config(source: &Source) -> Result<Option<String>> {
+    let Some(mut config) = source.config().cloned() else { return Ok(None) };
+    config.remove(QUANTIZATION_CONFIG);
+    let text = serde_json::to_string_pretty(&config);
+    text.map(|text| Some(text + "\n")).map_err(|error| Error::Refused(format!("no config.json: {error}")))
+}
+
 /// The method that config.json names.
 pub(super) fn quant_method(source: &Source) -> Option<&str> {
     source.config()?.get(QUANTIZATION_CONFIG)?.get("quant_method")?.as_str()
@@ -120,11 +128,13 @@ impl Dtypes {
     /// Reads what metadata and config.json say; gives the metadata without.
     pub(super) fn read(source: &Source) -> Result<(Self, BTreeMap<String, String>)> {
         let mut metadata = source.metadata().clone();
-        let recorded = match metadata.remove(DTYPES_KEY) {
-            None => BTreeMap::new(),
-            Some(text) => serde_json::from_str(&text)
-                .map_err(|error| Error::BadFile(format!("its metadata {DTYPES_KEY:?} is damaged: {error}")))?,
-        };
+        metadata.remove(DTYPES_KEY);
+        let mut recorded = BTreeMap::new();
+        for text in source.metadata_of_files().filter_map(|metadata| metadata.get(DTYPES_KEY)) {
+            let more: BTreeMap<String, String> = serde_json::from_str(text)
+                .map_err(|error| Error::BadFile(format!("its metadata {DTYPES_KEY:?} is damaged: {error}")))?;
+            recorded.extend(more);
+        }
         let named = |key| source.config().and_then(|config| config.get(key)).and_then(Value::as_str);
         let model = named("dtype").or(named("torch_dtype")).and_then(from_torch);
         Ok((Self { recorded, model }, metadata))

@@ -6,13 +6,13 @@
 mod bnb;
 mod compressed_tensors;
 pub(super) mod gguf;
-mod linear;
+pub(super) mod linear;
 mod mxfp4;
 mod native;
 
 use std::collections::BTreeMap;
 
-use super::layout::{Layout, Part};
+use super::layout::{FileLayout, Part};
 use super::nested::OffsetForm;
 use super::safetensors::TensorInfo;
 use super::source::Source;
@@ -83,7 +83,7 @@ pub(crate) trait Rules: Sync {
     ///
     /// # Errors
     /// [`Error::Refused`](crate::Error::Refused) for what the file can't hold.
-    fn layout(&self, source: &Source, weights: &[Chosen<'_>], parts: &[Part]) -> Result<Layout>;
+    fn layout(&self, source: &Source, weights: &[Chosen<'_>], parts: &[Part]) -> Result<FileLayout>;
 
     /// Of a container that is a folder, the text of its config.json, given the tensors that are not packed.
     ///

@@ -4,7 +4,7 @@
 use super::linear::{self, Dtypes};
 use super::{Chosen, Found, Rules};
 use crate::checkpoint::StoredDtype;
-use crate::checkpoint::layout::{Content, Layout, Part};
+use crate::checkpoint::layout::{Content, FileLayout, Part};
 use crate::checkpoint::safetensors::TensorInfo;
 use crate::checkpoint::source::Source;
 use crate::checkpoint::weight::{Coding, PackedTensor, Places, count_elems};
@@ -44,10 +44,10 @@ impl Rules for Mxfp4 {
         CODING
     }
 
-    fn layout(&self, source: &Source, weights: &[Chosen<'_>], parts: &[Part]) -> Result<Layout> {
+    fn layout(&self, source: &Source, weights: &[Chosen<'_>], parts: &[Part]) -> Result<FileLayout> {
         let mut metadata = source.metadata().clone();
         linear::record_dtypes(weights, &mut metadata)?;
-        Layout::new(&metadata, parts)
+        FileLayout::new(&metadata, parts)
     }
 
     fn is(&self, source: &Source) -> bool {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Chosen, Found, Rules};
 use crate::checkpoint::StoredDtype;
-use crate::checkpoint::layout::{Content, Layout, Part};
+use crate::checkpoint::layout::{Content, FileLayout, Part};
 use crate::checkpoint::nested::{NestedPlaces, OffsetForm};
 use crate::checkpoint::source::Source;
 use crate::checkpoint::weight::{Coding, PackedTensor, Places, count_elems};
@@ -96,7 +96,7 @@ impl Rules for Native {
         parts
     }
 
-    fn layout(&self, source: &Source, weights: &[Chosen<'_>], parts: &[Part]) -> Result<Layout> {
+    fn layout(&self, source: &Source, weights: &[Chosen<'_>], parts: &[Part]) -> Result<FileLayout> {
         let weights = weights.iter().map(|weight| {
             let entry = WeightMetadata {
                 format: weight.format.name().to_owned(),
@@ -110,7 +110,7 @@ impl Rules for Native {
         let value = serde_json::to_string(&ours).map_err(|error| Error::Refused(format!("no metadata: {error}")))?;
         let mut metadata = source.metadata().clone();
         metadata.insert(METADATA_KEY.to_owned(), value);
-        Layout::new(&metadata, parts)
+        FileLayout::new(&metadata, parts)
     }
 
     fn is(&self, source: &Source) -> bool {
@@ -118,9 +118,12 @@ impl Rules for Native {
     }
 
     fn read(&self, source: &Source) -> Result<Found> {
-        let ours = parse_metadata(source)?;
-        let (mut weights, mut parts) = (Vec::with_capacity(ours.weights.len()), Vec::new());
-        for (name, entry) in &ours.weights {
+        let (mut weights, mut parts) = (Vec::new(), Vec::new());
+        let mut entries = BTreeMap::new();
+        for text in source.metadata_of_files().filter_map(|metadata| metadata.get(METADATA_KEY)) {
+            entries.extend(parse_metadata(text)?.weights);
+        }
+        for (name, entry) in &entries {
             let weight = read_weight(name, entry, source).map_err(|error| error.in_tensor(name))?;
             parts.push(name.clone());
             parts.extend(part_suffixes(weight.info()).iter().map(|suffix| format!("{name}{suffix}")));
@@ -132,14 +135,11 @@ impl Rules for Native {
     }
 }
 
-fn parse_metadata(source: &Source) -> Result<NativeMetadata> {
+fn parse_metadata(text: &str) -> Result<NativeMetadata> {
     #[derive(Deserialize)]
     struct Version {
         version: u64,
     }
-    let Some(text) = source.metadata().get(METADATA_KEY) else {
-        return Err(Error::BadFile(format!("was not quantized by wgquant: its metadata has no key {METADATA_KEY:?}")));
-    };
     let damaged = |error| Error::BadFile(format!("its metadata {METADATA_KEY:?} is damaged: {error}"));
     // The version first, because another one may have other fields.
     let Version { version } = serde_json::from_str(text).map_err(damaged)?;

@@ -3,22 +3,19 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::header::{Header, MAGIC};
 use super::metadata::{Entry, SAFETENSORS};
 use crate::checkpoint::StoredDtype;
-use crate::checkpoint::data::{Data, io_error};
+use crate::checkpoint::data::{Section, io_error};
 use crate::checkpoint::safetensors::TensorInfo;
 use crate::error::Result;
 
 /// A GGUF file that was opened and whose header holds together.
 #[derive(Debug)]
 pub(crate) struct GgufFile {
-    pub(crate) path: PathBuf,
-    file: File,
-    data_start: u64,
-    pub(crate) n_bytes: u64,
+    pub(crate) section: Section,
     /// Key-value pairs, in the file's order.
     pub(crate) entries: Vec<Entry>,
     /// What they carry of a safetensors file's metadata.
@@ -60,17 +57,8 @@ impl GgufFile {
             offset: if tensor.n_bytes == 0 { 0 } else { tensor.offset },
             n_bytes: tensor.n_bytes,
         });
-        let (path, data_start, tensors) = (path.to_owned(), header.data_start, tensors.collect());
-        Ok(Self { path, file, data_start, n_bytes, entries: header.metadata, metadata, tensors })
-    }
-
-    /// The data section. It ends with the file.
-    pub(crate) fn data(&self) -> Data<'_> {
-        Data { file: &self.file, path: &self.path, start: self.data_start }
-    }
-
-    /// Bytes of the data section, padding included.
-    pub(crate) fn data_bytes(&self) -> u64 {
-        self.n_bytes.saturating_sub(self.data_start)
+        let tensors = tensors.collect();
+        let section = Section { file, path: path.to_owned(), start: header.data_start, first: 0 };
+        Ok(Self { section, entries: header.metadata, metadata, tensors })
     }
 }

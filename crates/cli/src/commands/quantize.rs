@@ -20,6 +20,8 @@ struct Document<'a> {
     seconds: f64,
     bytes_in: u64,
     bytes_out: u64,
+    /// Tensors that an earlier run had done.
+    resumed: usize,
     tensors: Vec<Tensor<'a>>,
 }
 
@@ -47,6 +49,8 @@ pub(crate) fn run(console: Console, args: &QuantizeArgs) -> anyhow::Result<()> {
         },
         verify: args.verify,
         force: args.output.force,
+        resume: args.resume,
+        shard_size: args.shard_size,
         sync: args.output.sync,
     };
     let (engine, mut reporter) = open_engine(console, &args.device)?;
@@ -71,6 +75,7 @@ fn document(report: &QuantizeReport, seconds: f64) -> Document<'_> {
         seconds,
         bytes_in: report.bytes_in,
         bytes_out: report.bytes_out,
+        resumed: report.n_resumed,
         tensors: report
             .tensors
             .iter()
@@ -105,6 +110,9 @@ fn summary(args: &QuantizeArgs, report: &QuantizeReport, seconds: f64) -> String
         ratio(report.bytes_in, report.bytes_out),
         report.adapter,
     );
+    if report.n_resumed > 0 {
+        text += &format!("; {} done by an earlier run", tensors(report.n_resumed));
+    }
     let sqnr = |tensor: &QuantizedTensor| tensor.figures.as_ref().and_then(ErrorFigures::sqnr_db);
     let worst = quantized.iter().filter_map(|tensor| sqnr(tensor).map(|db| (db, tensor)));
     if let Some((db, tensor)) = worst.min_by(|a, b| a.0.total_cmp(&b.0)) {

@@ -13,5 +13,7 @@ mod layouts;
 mod memory;
 mod output;
 mod real_checkpoint;
+mod resume;
 mod round_trip;
 mod selection;
+mod shards;
