@@ -29,9 +29,11 @@ pub use self::dequantize::{DequantizeOptions, DequantizeReport, DequantizedTenso
 pub use self::inspect::{InspectReport, InspectedTensor, inspect};
 pub use self::packed_file::PackedFile;
 pub use self::progress::Progress;
-pub use self::quantize::{Action, QuantizeOptions, QuantizeReport, QuantizedTensor, quantize};
+pub use self::quantize::{
+    Action, PlanReport, PlannedTensor, QuantizeOptions, QuantizeReport, QuantizedTensor, plan, quantize,
+};
 pub use self::safetensors::{SafetensorsFile, TensorInfo};
-pub use self::select::{DEFAULT_MIN_ELEMENTS, Selection};
+pub use self::select::{DEFAULT_MIN_ELEMENTS, Override, Selection};
 pub use self::source::Source;
 pub use self::stored::StoredDtype;
 pub use self::verify::{VerifiedTensor, VerifyReport, verify};

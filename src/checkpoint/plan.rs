@@ -52,8 +52,18 @@ impl Plan {
     /// [`Error::Refused`] for a format that the container does not hold, an input that is quantized already, a selection
     /// that does not fit, and names that clash.
     pub(crate) fn new(source: &Source, options: &QuantizeOptions) -> Result<Self> {
-        let (format, rules) = (options.format, rules(options.container));
-        check_container(options)?;
+        let rules = rules(options.container);
+        check_container(options.format, options.container)?;
+        for format in options.selection.overrides.iter().filter_map(|of| of.format) {
+            check_container(format, options.container)?;
+            if format != options.format && rules.is_of_one_format() {
+                return Err(Error::Refused(format!(
+                    "{} names one format for a whole model, so {format} can't be beside {}: use --container native",
+                    options.container.name(),
+                    options.format
+                )));
+            }
+        }
         // A GGUF file may hold weights of all kinds, and those that are packed are copied.
         if let Some(container) = detect(source).filter(|&container| container != Container::Gguf) {
             return Err(Error::Refused(format!(
@@ -69,7 +79,7 @@ impl Plan {
             )));
         }
         rules.check_source(source)?;
-        let mut selected = options.selection.select(source.tensors(), format, options.container)?;
+        let mut selected = options.selection.select(source.tensors(), options.format, options.container)?;
         selected.notices.extend(rules.notice(source));
         if source.gguf().is_some() && options.container != Container::Gguf {
             selected
@@ -79,9 +89,9 @@ impl Plan {
         let choices: Vec<_> = source
             .tensors()
             .iter()
-            .zip(&selected.quantize)
-            .map(|(tensor, &quantize)| match tensor.float().filter(|_| quantize) {
-                Some(dtype) => Choice::Quantize(Chosen { tensor, dtype, format }),
+            .zip(&selected.formats)
+            .map(|(tensor, &format)| match tensor.float().zip(format) {
+                Some((dtype, format)) => Choice::Quantize(Chosen { tensor, dtype, format }),
                 None => Choice::Copy(tensor),
             })
             .collect();
@@ -197,8 +207,7 @@ impl<'a> Choice<'a> {
 }
 
 /// Refuses a format that the container does not hold, with what would fit.
-fn check_container(options: &QuantizeOptions) -> Result<()> {
-    let (format, container) = (options.format, options.container);
+fn check_container(format: Format, container: Container) -> Result<()> {
     if format.info().containers.contains(&container) {
         return Ok(());
     }

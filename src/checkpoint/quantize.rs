@@ -77,6 +77,8 @@ pub struct QuantizedTensor {
     pub name: String,
     /// What became of it.
     pub action: Action,
+    /// Its format; none for what was copied.
+    pub format: Option<Format>,
     /// Its shape.
     pub shape: Vec<u64>,
     /// Its type in the input.
@@ -98,7 +100,7 @@ pub struct QuantizedTensor {
 pub struct QuantizeReport {
     /// Who did it, as [`Engine::description`] says.
     pub adapter: String,
-    /// The format.
+    /// The format, but for overrides.
     pub format: Format,
     /// The layout.
     pub container: Container,
@@ -129,9 +131,7 @@ pub async fn quantize(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<QuantizeReport> {
     let source = Source::open(input)?;
-    let kind = output_kind(&source, Some(options.container), options.shard_size);
-    let existing = Existing { force: options.force, resume: options.resume, resumable: true };
-    let target = Target::new(output, existing, &source, kind)?;
+    let target = target(&source, output, options)?;
     let plan = Plan::new(&source, options).map_err(|error| error.in_file(input))?;
     let n_passes = if options.verify == Verify::Full { 2 } else { 1 };
     let mut job = Job {
@@ -174,15 +174,80 @@ pub async fn quantize(
     })
 }
 
+/// What would become of a tensor.
+#[derive(Debug, Clone)]
+pub struct PlannedTensor {
+    /// Name.
+    pub name: String,
+    /// Its format; none for what would be copied.
+    pub format: Option<Format>,
+    /// Its shape.
+    pub shape: Vec<u64>,
+    /// Its type in the input.
+    pub dtype: StoredDtype,
+    /// Bytes in the input.
+    pub bytes_in: u64,
+    /// Bytes in the output, all parts included.
+    pub bytes_out: u64,
+}
+
+/// What a run would do.
+#[derive(Debug, Clone)]
+pub struct PlanReport {
+    /// Bytes of the input's files with the tensors.
+    pub bytes_in: u64,
+    /// Bytes of the output's files with the tensors.
+    pub bytes_out: u64,
+    /// How many files those are.
+    pub n_files: usize,
+    /// Every tensor, in the input's order.
+    pub tensors: Vec<PlannedTensor>,
+    /// Sentences that a person should read.
+    pub notices: Vec<String>,
+}
+
+/// Plans what [`quantize()`] would do, and does nothing of it. Sizes are exact.
+///
+/// # Errors
+/// [`Error::Refused`] and [`Error::BadFile`] as [`quantize()`] gives before any work.
+pub fn plan(input: &Path, output: &Path, options: &QuantizeOptions) -> Result<PlanReport> {
+    let source = Source::open(input)?;
+    target(&source, output, options)?;
+    let plan = Plan::new(&source, options).map_err(|error| error.in_file(input))?;
+    let tensors = source.tensors().iter().zip(&plan.steps).map(|(tensor, step)| {
+        let (format, bytes_out) = match step {
+            Step::Quantize(weight, _) => (Some(weight.format), weight.n_bytes),
+            Step::Copy(_) => (None, tensor.n_bytes),
+        };
+        let TensorInfo { name, shape, dtype, n_bytes, .. } = tensor.clone();
+        PlannedTensor { name, format, shape, dtype, bytes_in: n_bytes, bytes_out }
+    });
+    Ok(PlanReport {
+        bytes_in: source.n_bytes(),
+        bytes_out: plan.layout.n_bytes(),
+        n_files: plan.layout.files.len(),
+        tensors: tensors.collect(),
+        notices: plan.notices,
+    })
+}
+
+/// The place of the output.
+fn target(source: &Source, output: &Path, options: &QuantizeOptions) -> Result<Target> {
+    let kind = output_kind(source, Some(options.container), options.shard_size);
+    let existing = Existing { force: options.force, resume: options.resume, resumable: true };
+    Target::new(output, existing, source, kind)
+}
+
 /// What the output's bytes and the report depend on, for the journal: another run goes on only with the same.
 fn describe(source: &Source, options: &QuantizeOptions) -> Result<serde_json::Value> {
-    let Selection { include, exclude, min_elements, copy_unfit } = &options.selection;
+    let Selection { include, exclude, min_elements, copy_unfit, overrides } = &options.selection;
+    let overrides: Vec<_> = overrides.iter().map(|of| (&of.pattern, of.format.map(Format::name))).collect();
     Ok(serde_json::json!({
         "release of wgquant": env!("CARGO_PKG_VERSION"),
         "input": source.fingerprint()?,
         "format": options.format.name(),
         "container": options.container.name(),
-        "selection": [include, exclude, min_elements, copy_unfit],
+        "selection": [include, exclude, min_elements, copy_unfit, overrides],
         "shard size": options.shard_size,
         "verification": options.verify.name(),
     }))
@@ -338,6 +403,7 @@ fn quantized(
     QuantizedTensor {
         name: tensor.name.clone(),
         action: Action::Quantized,
+        format: Some(weight.format),
         shape: tensor.shape.clone(),
         dtype: tensor.dtype,
         bytes_in: tensor.n_bytes,
@@ -352,6 +418,7 @@ fn copied(tensor: &TensorInfo, verify: Verify) -> QuantizedTensor {
     QuantizedTensor {
         name: tensor.name.clone(),
         action: Action::Copied,
+        format: None,
         shape: tensor.shape.clone(),
         dtype: tensor.dtype,
         bytes_in: tensor.n_bytes,

@@ -20,67 +20,104 @@ const MIN_DIMENSIONS: usize = 2;
 pub struct Selection {
     /// Patterns of names; `*` also matches dots and slashes.
     pub include: Vec<String>,
-    /// Patterns of names that are left alone, whatever `include` says.
+    /// Patterns of names that are left alone, whatever `include` and `overrides` say.
     pub exclude: Vec<String>,
-    /// Smaller tensors are left alone. `None`: [`DEFAULT_MIN_ELEMENTS`] without `include`, and any size with it.
+    /// Smaller tensors are left alone. `None`: [`DEFAULT_MIN_ELEMENTS`] without `include`, and any size with it. What an
+    /// override gives a format may have any size.
     pub min_elements: Option<u64>,
     /// Whether a tensor whose rows are no multiple of the format's block, where that is needed, is copied through. If not,
     /// it is refused.
     pub copy_unfit: bool,
+    /// Formats of their own for what patterns match; of several that match, the last counts.
+    pub overrides: Vec<Override>,
+}
+
+/// What becomes of the tensors that a pattern matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override {
+    /// Pattern of names, as in [`Selection::include`].
+    pub pattern: String,
+    /// Their format; `None` for copying them through.
+    pub format: Option<Format>,
 }
 
 /// What the selection gives for each tensor, and what a person should know of it.
 #[derive(Debug)]
 pub(crate) struct Selected {
-    /// Whether each tensor is quantized.
-    pub(crate) quantize: Vec<bool>,
+    /// The format that each tensor gets, if it is quantized.
+    pub(crate) formats: Vec<Option<Format>>,
     /// Sentences.
     pub(crate) notices: Vec<String>,
+}
+
+/// A pattern, and the option that it was given with.
+struct Pattern<'a> {
+    option: &'static str,
+    matcher: GlobMatcher,
+    /// Of an override, what becomes of what it matches.
+    becomes: Option<&'a Override>,
+}
+
+impl Pattern<'_> {
+    fn matches(&self, tensor: &TensorInfo) -> bool {
+        self.matcher.is_match(&tensor.name)
+    }
+}
+
+/// Option and pattern, as they were given.
+impl std::fmt::Display for Pattern<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {:?}", self.option, self.matcher.glob().glob())
+    }
 }
 
 impl Selection {
     /// Decides for each tensor.
     ///
     /// # Errors
-    /// [`Error::Refused`] for a pattern that is none, one that matches nothing, and an included tensor that can't be
+    /// [`Error::Refused`] for a pattern that is none, one that matches nothing, and a named tensor that can't be
     /// quantized, be it for its type, for its rows or for what the container holds.
     pub(crate) fn select(&self, tensors: &[TensorInfo], format: Format, container: Container) -> Result<Selected> {
         let rules = rules(container);
-        let multiple = row_multiple(rules, format);
-        let (include, exclude) = (patterns("--include", &self.include)?, patterns("--exclude", &self.exclude)?);
-        for (option, patterns) in [("--include", &include), ("--exclude", &exclude)] {
-            for pattern in patterns {
-                if !tensors.iter().any(|tensor| pattern.is_match(&tensor.name)) {
-                    return Err(Error::Refused(format!(
-                        "{option} {:?} matches no tensor (wgquant inspect lists their names)",
-                        pattern.glob().glob()
-                    )));
-                }
-            }
+        let include = patterns("--include", &self.include)?;
+        let exclude = patterns("--exclude", &self.exclude)?;
+        let overrides =
+            self.overrides.iter().map(|of| Ok(Pattern { becomes: Some(of), ..pattern("--override", &of.pattern)? }));
+        let overrides = overrides.collect::<Result<Vec<_>>>()?;
+        let mut all = include.iter().chain(&exclude).chain(&overrides);
+        if let Some(pattern) = all.find(|pattern| !tensors.iter().any(|tensor| pattern.matches(tensor))) {
+            return Err(Error::Refused(format!("{pattern} matches no tensor (wgquant inspect lists their names)")));
         }
         let min_elements = self.min_elements.unwrap_or(if include.is_empty() { DEFAULT_MIN_ELEMENTS } else { 0 });
-        let mut selected = Selected { quantize: Vec::with_capacity(tensors.len()), notices: Vec::new() };
+        let mut selected = Selected { formats: Vec::with_capacity(tensors.len()), notices: Vec::new() };
         let (mut other_floats, mut unfit_names) = (Vec::new(), Vec::new());
         for tensor in tensors {
-            let named = include.iter().find(|pattern| pattern.is_match(&tensor.name));
-            let wanted = if include.is_empty() { tensor.shape.len() >= MIN_DIMENSIONS } else { named.is_some() };
-            let excluded = exclude.iter().any(|pattern| pattern.is_match(&tensor.name));
-            let candidate = wanted && !excluded && tensor.n_elems() >= min_elements.max(1);
+            let excluded = exclude.iter().any(|pattern| pattern.matches(tensor));
+            let overridden = overrides.iter().rfind(|pattern| pattern.matches(tensor));
+            let becomes = overridden.and_then(|pattern| pattern.becomes);
+            let (named, format, min_elements) = match becomes {
+                // Kept as it is.
+                Some(Override { format: None, .. }) => {
+                    selected.formats.push(None);
+                    continue;
+                }
+                Some(Override { format: Some(format), .. }) => (overridden, *format, 1),
+                None => (include.iter().find(|pattern| pattern.matches(tensor)), format, min_elements.max(1)),
+            };
+            let wanted = named.is_some() || (include.is_empty() && tensor.shape.len() >= MIN_DIMENSIONS);
+            let candidate = wanted && !excluded && tensor.n_elems() >= min_elements;
             if let (Some(pattern), false, None) = (named, excluded, tensor.float()) {
                 return Err(Error::Refused(format!(
-                    "--include {:?} matches tensor {:?}, whose type {} can't be quantized (F32, F16 and BF16 can): narrow the \
+                    "{pattern} matches tensor {:?}, whose type {} can't be quantized (F32, F16 and BF16 can): narrow the \
                      pattern or add --exclude",
-                    pattern.glob().glob(),
-                    tensor.name,
-                    tensor.dtype
+                    tensor.name, tensor.dtype
                 )));
             }
             let refusal = rules.refuses(tensor);
             if let (Some(pattern), false, Some(reason)) = (named, excluded, refusal) {
                 return Err(Error::Refused(format!(
-                    "--include {:?} matches tensor {:?}, which can't be packed in {} because {reason}: narrow the pattern or \
+                    "{pattern} matches tensor {:?}, which can't be packed in {} because {reason}: narrow the pattern or \
                      add --exclude",
-                    pattern.glob().glob(),
                     tensor.name,
                     container.name()
                 )));
@@ -89,18 +126,19 @@ impl Selection {
                 other_floats.push(format!("{} ({})", tensor.name, tensor.dtype));
             }
             let quantize = candidate && tensor.float().is_some() && refusal.is_none();
+            let multiple = row_multiple(rules, format);
             let fits = row(tensor).is_multiple_of(multiple);
             if quantize && !fits {
                 if !self.copy_unfit {
                     return Err(unfit(tensor, format, container));
                 }
-                unfit_names.push(tensor.name.clone());
+                unfit_names.push(format!("{} ({multiple})", tensor.name));
             }
-            selected.quantize.push(quantize && fits);
+            selected.formats.push((quantize && fits).then_some(format));
         }
         if !unfit_names.is_empty() {
             selected.notices.push(format!(
-                "copied as they are, because their rows are no multiple of {multiple}: {}",
+                "copied as they are, because their rows are no multiple of what their format takes: {}",
                 short_list(&unfit_names)
             ));
         }
@@ -110,7 +148,7 @@ impl Selection {
                 short_list(&other_floats)
             ));
         }
-        if !selected.quantize.contains(&true) {
+        if selected.formats.iter().all(Option::is_none) {
             selected.notices.push(format!(
                 "no tensor was quantized: none of type F32, F16 or BF16 was chosen that has at least {min_elements} elements{} \
                  (see --include and --min-elements)",
@@ -150,14 +188,15 @@ fn unfit(tensor: &TensorInfo, format: Format, container: Container) -> Error {
     ))
 }
 
-fn patterns(option: &str, globs: &[String]) -> Result<Vec<GlobMatcher>> {
-    globs
-        .iter()
-        .map(|glob| match GlobBuilder::new(glob).build() {
-            Ok(built) => Ok(built.compile_matcher()),
-            Err(error) => Err(Error::Refused(format!("{option} {glob:?} is no pattern: {}", error.kind()))),
-        })
-        .collect()
+fn patterns(option: &'static str, globs: &[String]) -> Result<Vec<Pattern<'static>>> {
+    globs.iter().map(|glob| pattern(option, glob)).collect()
+}
+
+fn pattern(option: &'static str, glob: &str) -> Result<Pattern<'static>> {
+    match GlobBuilder::new(glob).build() {
+        Ok(built) => Ok(Pattern { option, matcher: built.compile_matcher(), becomes: None }),
+        Err(error) => Err(Error::Refused(format!("{option} {glob:?} is no pattern: {}", error.kind()))),
+    }
 }
 
 /// Floating-point types that no format takes.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
+use wgquant::checkpoint::Override;
 use wgquant::verify::Verify;
 use wgquant::{Container, Dtype, Format};
 
@@ -82,11 +83,23 @@ pub(crate) struct QuantizeArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) shard_size: Option<u64>,
     /// The format (see `wgquant formats`)
-    #[arg(long, value_parser = parse_format)]
-    pub(crate) format: Format,
+    #[arg(long, value_parser = parse_format, required_unless_present = "config")]
+    pub(crate) format: Option<Format>,
     /// The layout of the output: `native`, `mxfp4` are one file, `bnb`, `compressed-tensors` a model's folder
-    #[arg(long, value_parser = parse_container, default_value = "native")]
-    pub(crate) container: Container,
+    /// [default: native]
+    #[arg(long, value_parser = parse_container)]
+    pub(crate) container: Option<Container>,
+    /// Give what matches a format of its own, or `keep` it as it is; can be given several times, and of several that match
+    /// the last counts
+    #[arg(long = "override", value_name = "GLOB=FORMAT|keep", value_parser = parse_override)]
+    pub(crate) overrides: Vec<Override>,
+    /// Take options from a TOML file, by the names they have here (`format = "nf4"`, `[[override]]` with `pattern` and
+    /// `format`); the command line wins, and adds to lists
+    #[arg(long, value_name = "FILE.toml")]
+    pub(crate) config: Option<PathBuf>,
+    /// Show what would be done, and the sizes, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// Quantize only tensors whose name matches, whatever their shape, if the container holds such; can be given several
     /// times
     #[arg(long, value_name = "GLOB")]
@@ -102,9 +115,9 @@ pub(crate) struct QuantizeArgs {
     pub(crate) copy_unfit: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArg,
-    /// How much of the result to recompute on the CPU and compare
-    #[arg(long, value_name = "none|sample|full", value_parser = parse_verify, default_value = "sample")]
-    pub(crate) verify: Verify,
+    /// How much of the result to recompute on the CPU and compare [default: sample]
+    #[arg(long, value_name = "none|sample|full", value_parser = parse_verify)]
+    pub(crate) verify: Option<Verify>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -139,16 +152,28 @@ fn parse_format(name: &str) -> Result<Format, wgquant::Error> {
     Format::from_name(name)
 }
 
-fn parse_container(name: &str) -> Result<Container, String> {
+pub(crate) fn parse_container(name: &str) -> Result<Container, String> {
     pick("container", Container::ALL, Container::name, name)
 }
 
-fn parse_verify(name: &str) -> Result<Verify, String> {
+pub(crate) fn parse_verify(name: &str) -> Result<Verify, String> {
     pick("way to verify", &[Verify::None, Verify::Sample, Verify::Full], Verify::name, name)
 }
 
+/// `PATTERN=FORMAT` or `PATTERN=keep`; the pattern may hold `=` itself.
+pub(crate) fn parse_override(text: &str) -> Result<Override, String> {
+    let Some((pattern, format)) = text.rsplit_once('=').filter(|(pattern, _)| !pattern.is_empty()) else {
+        return Err("an override is PATTERN=FORMAT or PATTERN=keep".to_owned());
+    };
+    let format = match format {
+        "keep" => None,
+        name => Some(parse_format(name).map_err(|error| format!("{error}; or keep"))?),
+    };
+    Ok(Override { pattern: pattern.to_owned(), format })
+}
+
 /// A number of bytes: 500000, 5GB (powers of 1,000), 512MiB (powers of 1,024).
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     match text.parse::<ByteSize>() {
         Ok(size) if size.as_u64() > 0 => Ok(size.as_u64()),
         _ => Err("a size is a number above 0 with a unit, as in 512MiB or 5GB".to_owned()),

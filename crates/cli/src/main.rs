@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod console;
+mod options;
 mod progress;
 mod report;
 mod table;

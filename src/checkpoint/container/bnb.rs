@@ -80,6 +80,10 @@ impl Rules for Bnb {
         linear::refuses(tensor)
     }
 
+    fn is_of_one_format(&self) -> bool {
+        true
+    }
+
     fn parts(&self, weight: Chosen<'_>) -> Vec<Part> {
         let (tensor, info) = (weight.tensor, weight.format.info());
         let (name, n_elems) = (&tensor.name, tensor.n_elems());

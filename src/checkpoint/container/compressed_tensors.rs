@@ -47,6 +47,10 @@ impl Rules for CompressedTensors {
         64
     }
 
+    fn is_of_one_format(&self) -> bool {
+        true
+    }
+
     fn parts(&self, weight: Chosen<'_>) -> Vec<Part> {
         let (tensor, info) = (weight.tensor, weight.format.info());
         let (rows, columns) = dimensions(&tensor.shape);

@@ -78,7 +78,10 @@ impl Rules for Gguf {
 
     fn layout(&self, source: &Source, weights: &[Chosen<'_>], parts: &[Part]) -> Result<FileLayout> {
         let mut metadata = source.gguf().map_or_else(|| from_safetensors(source), <[Entry]>::to_vec);
-        if let Some(file_type) = weights.first().and_then(|weight| file_type(weight.format)) {
+        // As llama.cpp does: the type of most of it.
+        let elems = |format| weights.iter().filter(|of| of.format == format).map(|of| of.tensor.n_elems()).sum::<u64>();
+        let most = weights.iter().map(|weight| weight.format).max_by_key(|&format| elems(format));
+        if let Some(file_type) = most.and_then(file_type) {
             set(&mut metadata, Entry::u32(FILE_TYPE, file_type));
             set(&mut metadata, Entry::u32(QUANTIZATION_VERSION, BLOCKS_VERSION));
         }

@@ -66,6 +66,11 @@ pub(crate) trait Rules: Sync {
         1
     }
 
+    /// Whether a file of it, or its config, says one format for all weights.
+    fn is_of_one_format(&self) -> bool {
+        false
+    }
+
     /// What the container's weights become: codes and scales, or blocks; fixed parts; a digest where it has one.
     fn parts(&self, weight: Chosen<'_>) -> Vec<Part>;
 

@@ -3,14 +3,17 @@
 use std::time::Instant;
 
 use serde::Serialize;
-use wgquant::checkpoint::{Action, QuantizeOptions, QuantizeReport, QuantizedTensor, Selection, quantize};
+use serde_json::json;
+use wgquant::Format;
+use wgquant::checkpoint::{Action, QuantizeOptions, QuantizeReport, QuantizedTensor, plan, quantize};
 use wgquant::verify::{ErrorFigures, Verify};
 
 use super::open_engine;
 use crate::args::QuantizeArgs;
 use crate::console::Console;
+use crate::options::quantize_options;
 use crate::report::{Figures, hex};
-use crate::table::{bytes, decibels, ratio, tensors};
+use crate::table::{Align, bytes, decibels, ratio, shape, table, tensors};
 
 #[derive(Debug, Serialize)]
 struct Document<'a> {
@@ -29,6 +32,7 @@ struct Document<'a> {
 struct Tensor<'a> {
     name: &'a str,
     action: &'a str,
+    format: Option<&'a str>,
     shape: &'a [u64],
     dtype: String,
     digest: Option<String>,
@@ -38,21 +42,10 @@ struct Tensor<'a> {
 }
 
 pub(crate) fn run(console: Console, args: &QuantizeArgs) -> anyhow::Result<()> {
-    let options = QuantizeOptions {
-        format: args.format,
-        container: args.container,
-        selection: Selection {
-            include: args.include.clone(),
-            exclude: args.exclude.clone(),
-            min_elements: args.min_elements,
-            copy_unfit: args.copy_unfit,
-        },
-        verify: args.verify,
-        force: args.output.force,
-        resume: args.resume,
-        shard_size: args.shard_size,
-        sync: args.output.sync,
-    };
+    let options = quantize_options(args)?;
+    if args.dry_run {
+        return dry_run(console, args, &options);
+    }
     let (engine, mut reporter) = open_engine(console, &args.device)?;
     let started = Instant::now();
     let report = {
@@ -64,7 +57,67 @@ pub(crate) fn run(console: Console, args: &QuantizeArgs) -> anyhow::Result<()> {
     for notice in &report.notices {
         console.note(notice);
     }
-    console.result(&document(&report, seconds), || summary(args, &report, seconds))
+    console.result(&document(&report, seconds), || summary(args, options.verify, &report, seconds))
+}
+
+/// Shows what would be done.
+fn dry_run(console: Console, args: &QuantizeArgs, options: &QuantizeOptions) -> anyhow::Result<()> {
+    let plan = plan(&args.input, &args.output.output, options)?;
+    for notice in &plan.notices {
+        console.note(notice);
+    }
+    let rows = plan.tensors.iter().map(|tensor| {
+        json!({
+            "name": tensor.name,
+            "action": if tensor.format.is_some() { Action::Quantized } else { Action::Copied }.name(),
+            "format": tensor.format.map(Format::name),
+            "shape": tensor.shape,
+            "dtype": tensor.dtype.to_string(),
+            "bytes_in": tensor.bytes_in,
+            "bytes_out": tensor.bytes_out,
+        })
+    });
+    let document = json!({
+        "dry_run": true,
+        "container": options.container.name(),
+        "bytes_in": plan.bytes_in,
+        "bytes_out": plan.bytes_out,
+        "files": plan.n_files,
+        "tensors": rows.collect::<Vec<_>>(),
+    });
+    console.result(&document, || {
+        let columns = [
+            ("tensor", Align::Left),
+            ("becomes", Align::Left),
+            ("dtype", Align::Left),
+            ("shape", Align::Left),
+            ("bytes", Align::Right),
+            ("bytes after", Align::Right),
+        ];
+        let rows = plan.tensors.iter().map(|tensor| {
+            vec![
+                tensor.name.clone(),
+                tensor.format.map_or("copied", Format::name).to_owned(),
+                tensor.dtype.to_string(),
+                shape(&tensor.shape),
+                tensor.bytes_in.to_string(),
+                tensor.bytes_out.to_string(),
+            ]
+        });
+        let n_quantized = plan.tensors.iter().filter(|tensor| tensor.format.is_some()).count();
+        format!(
+            "{}\n{}: {} would be quantized, {} copied; {} would become {} ({}) in {} file{}; nothing was written",
+            table(&columns, rows),
+            args.output.output.display(),
+            tensors(n_quantized),
+            plan.tensors.len() - n_quantized,
+            bytes(plan.bytes_in),
+            bytes(plan.bytes_out),
+            ratio(plan.bytes_in, plan.bytes_out),
+            plan.n_files,
+            if plan.n_files == 1 { "" } else { "s" },
+        )
+    })
 }
 
 fn document(report: &QuantizeReport, seconds: f64) -> Document<'_> {
@@ -82,6 +135,7 @@ fn document(report: &QuantizeReport, seconds: f64) -> Document<'_> {
             .map(|tensor| Tensor {
                 name: &tensor.name,
                 action: tensor.action.name(),
+                format: tensor.format.map(Format::name),
                 shape: &tensor.shape,
                 dtype: tensor.dtype.to_string(),
                 digest: tensor.digest.as_ref().map(hex),
@@ -92,10 +146,10 @@ fn document(report: &QuantizeReport, seconds: f64) -> Document<'_> {
     }
 }
 
-fn summary(args: &QuantizeArgs, report: &QuantizeReport, seconds: f64) -> String {
+fn summary(args: &QuantizeArgs, verify: Verify, report: &QuantizeReport, seconds: f64) -> String {
     let quantized: Vec<_> = report.tensors.iter().filter(|tensor| tensor.action == Action::Quantized).collect();
     let (n_quantized, n_copied) = (quantized.len(), report.tensors.len() - quantized.len());
-    let verified = match args.verify {
+    let verified = match verify {
         Verify::None => "not verified".to_owned(),
         Verify::Sample => "a sample verified".to_owned(),
         Verify::Full => "every byte verified".to_owned(),

@@ -32,7 +32,8 @@ fn quantize_json() {
         assert_eq!(report["bytes_out"], folder.read("out").len());
         assert!(report["seconds"].as_f64().unwrap() >= 0.0);
         for tensor in report["tensors"].as_array().unwrap() {
-            let wanted = ["action", "digest", "dtype", "max_abs_error", "mse", "name", "shape", "sqnr_db", "verified"];
+            let wanted =
+                ["action", "digest", "dtype", "format", "max_abs_error", "mse", "name", "shape", "sqnr_db", "verified"];
             assert_eq!(keys(tensor), wanted);
             let quantized = tensor["action"] == "quantized";
             assert_eq!(tensor["digest"].is_null(), !quantized);

@@ -117,3 +117,112 @@ fn names_that_clash_are_refused_before_any_work() {
         assert_eq!(report["tensors"][0]["action"], "copied");
     }
 }
+
+/// Name and format of what was quantized.
+fn formats(folder: &Folder, more: &[&str]) -> Vec<(String, String)> {
+    let args = ["quantize", "in", "-o", "out", "--device", "cpu", "--force", "--verify", "full"];
+    let report = folder.json(&[&args[..], more].concat());
+    folder.ok(&["verify", "in", "out"]);
+    let list = report["tensors"].as_array().unwrap().iter().filter(|tensor| tensor["action"] == "quantized");
+    list.map(|tensor| (name(tensor).to_owned(), tensor["format"].as_str().unwrap().to_owned())).collect()
+}
+
+fn pairs(of: &[(&str, &str)]) -> Vec<(String, String)> {
+    of.iter().map(|(name, format)| ((*name).to_owned(), (*format).to_owned())).collect()
+}
+
+#[test]
+fn formats_of_their_own() {
+    let tensors = [
+        floats("lm_head", "F32", &[64, 64], 1),
+        floats("a.weight", "F32", &[64, 64], 2),
+        floats("b.weight", "BF16", &[64, 64], 3),
+        floats("norm", "F32", &[64], 4),
+        tensor("ids", "I64", &[1], vec![0; 8]),
+    ];
+    let folder = Folder::with("in", &file(&tensors));
+    let nf4 = ["--format", "nf4", "--override", "lm*=sym8", "--override", "b.*=keep"];
+    assert_eq!(formats(&folder, &nf4), pairs(&[("lm_head", "sym8"), ("a.weight", "nf4")]));
+    // The last that matches counts; a small tensor may be named; --exclude stands above all.
+    let last = [&nf4[..], &["--override", "*=q8_0", "--override", "ids=keep", "--exclude", "a*"]].concat();
+    assert_eq!(formats(&folder, &last), pairs(&[("lm_head", "q8_0"), ("b.weight", "q8_0"), ("norm", "q8_0")]));
+    folder.ok(&["dequantize", "out", "-o", "back", "--device", "cpu"]);
+
+    let args = ["quantize", "in", "-o", "new", "--device", "cpu"];
+    let fails = |more: &[&str], wanted: &str| {
+        folder.fails(1, &[&args[..], more].concat(), wanted);
+    };
+    fails(&["--format", "nf4", "--override", "x*=sym8"], "--override \"x*\" matches no tensor");
+    fails(&["--format", "nf4", "--override", "id*=sym8"], "--override \"id*\" matches tensor \"ids\", whose type I64");
+    let bnb = ["--container", "bnb", "--format", "nf4", "--override", "a.weight=fp4"];
+    fails(&bnb, "bnb names one format for a whole model, so fp4 can't be beside nf4: use --container native");
+    fails(&[&bnb[..5], &["a.weight=sym4"]].concat(), "sym4 can't be written as bnb");
+    folder.fails(2, &[&args[..], &["--format", "nf4", "--override", "a"]].concat(), "PATTERN=FORMAT or PATTERN=keep");
+
+    // GGUF holds several types, and says the one of most.
+    let gguf = ["--format", "q4_0", "--container", "gguf", "--override", "{lm_head,a.weight}=q8_0", "--exclude", "ids"];
+    let gguf = [&args[..], &gguf, &["--json"]].concat();
+    folder.ok(&gguf);
+    folder.ok(&["verify", "in", "new"]);
+    let bytes = folder.read("new");
+    let key = b"general.file_type";
+    let at = bytes.windows(key.len()).position(|bytes| bytes == key).unwrap() + key.len() + 4;
+    assert_eq!(bytes[at..at + 4], 7_u32.to_le_bytes(), "MOSTLY_Q8_0");
+}
+
+#[test]
+fn options_from_a_file() {
+    let tensors = [floats("lm_head", "F32", &[64, 64], 1), floats("a.weight", "F32", &[64, 64], 2)];
+    let folder = Folder::with("in", &file(&tensors));
+    let text = "format = \"nf4\"\nverify = \"full\"\nmin-elements = 1\nshard-size = \"1GB\"\n\n\
+                [[override]]\npattern = \"lm*\"\nformat = \"sym8\"\n";
+    folder.write("options.toml", text.as_bytes());
+    let config = ["--config", "options.toml"];
+    assert_eq!(formats(&folder, &config), pairs(&[("lm_head", "sym8"), ("a.weight", "nf4")]));
+    assert!(folder.path("out/model.safetensors").exists(), "cut into files, of which there is one");
+    std::fs::remove_dir_all(folder.path("out")).unwrap();
+    folder.write("options.toml", text.replace("shard-size = \"1GB\"\n", "").as_bytes());
+    // The command line wins, and its overrides come last.
+    let more = [&config[..], &["--format", "fp4", "--override", "lm_head=keep"]].concat();
+    assert_eq!(formats(&folder, &more), pairs(&[("a.weight", "fp4")]));
+
+    let args = ["quantize", "in", "-o", "new", "--device", "cpu", "--config", "bad.toml"];
+    for (text, wanted) in [
+        ("formt = \"nf4\"", "bad.toml: line 1: unknown field `formt`"),
+        ("\nformat = \"int3\"", "bad.toml: line 2: there is no format \"int3\""),
+        ("format = ", "bad.toml: line 1: "),
+        ("include = []", "bad.toml: names no format, and neither does the command line: add --format"),
+        ("format = \"nf4\"\n[[override]]\npattern = \"a*\"", "bad.toml: line 2: missing field `format`"),
+        ("format = \"nf4\"\n[[override]]\npattern = \"a*\"\nformat = \"x\"", "bad.toml: there is no format \"x\""),
+        ("format = \"nf4\"\nshard-size = \"0\"", "bad.toml: line 2: a size is a number above 0"),
+    ] {
+        folder.write("bad.toml", text.as_bytes());
+        folder.fails(1, &args, wanted);
+    }
+    folder.fails(1, &[&args[..7], &["gone.toml"]].concat(), "gone.toml: No such file");
+    folder.fails(2, &args[..6], "--format");
+}
+
+/// The sizes that a dry run gives are those that come out, and nothing is written.
+#[test]
+fn a_dry_run_is_right() {
+    let folder = Folder::with("in", &file(&mixed()));
+    for more in [&["--format", "nf4-dq"][..], &["--format", "sym8", "--shard-size", "4KiB", "--override", "c*=nf4"]] {
+        let args = [&["quantize", "in", "-o", "out", "--device", "cpu"], more].concat();
+        let dry = [&args[..], &["--dry-run"]].concat();
+        let planned = folder.json(&dry);
+        assert!(folder.ok(&dry).ends_with("nothing was written\n"));
+        assert_eq!(folder.names(), ["in"]);
+        let report = folder.json(&args);
+        assert_eq!((&planned["bytes_in"], &planned["bytes_out"]), (&report["bytes_in"], &report["bytes_out"]));
+        for (planned, done) in planned["tensors"].as_array().unwrap().iter().zip(report["tensors"].as_array().unwrap())
+        {
+            for key in ["name", "action", "format", "shape", "dtype"] {
+                assert_eq!(planned[key], done[key]);
+            }
+        }
+        folder.fails(1, &dry, "out: exists already");
+        let path = folder.path("out");
+        if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }.unwrap();
+    }
+}
