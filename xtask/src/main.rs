@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask help` lists them.
 
+mod checkpoint;
 mod fixture;
 mod fuzz;
 mod gguf_package;
@@ -16,6 +17,8 @@ Commands:
   cargo xtask setup    only set up what the tests need: software adapters where there is no GPU, a real checkpoint
   cargo xtask interop  the live comparison with bitsandbytes and ggml (downloads them; compiles for minutes at first)
   cargo xtask fuzz N   hostile files for N seconds a reader (10 minutes each before a release)
+  cargo xtask make-checkpoint --size 8GiB
+                       a synthetic model in shards, in .fixtures/, for benches/checkpoint.py
   cargo xtask help     this text
 ";
 
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
         ["test"] => steps::test(root()),
         ["setup"] => steps::setup(root()),
         ["interop"] => interop::interop(root()),
+        ["make-checkpoint", "--size", size] => checkpoint::make(root(), size),
         ["fuzz", seconds] => fuzz::fuzz(root(), seconds),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
