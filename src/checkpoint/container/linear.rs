@@ -75,6 +75,18 @@ pub(super) fn left_modules<'a>(copied: &[&'a TensorInfo]) -> Vec<&'a str> {
     modules
 }
 
+/// What means something else in a regular expression than in a name, but for the dot.
+pub(super) const REGEX_SIGNS: &[char] = &['\\', '^', '$', '*', '+', '?', '{', '}', '[', ']', '|', '(', ')'];
+
+/// Whether transformers leaves a module that it was not told to leave, because of one that it was. To it a name is an end
+/// of names, and a regular expression that matches at the start, where a dot stands for any character. In 5.24 what is
+/// matched must reach to a dot or the whole name; versions before it don't ask for that, and so it isn't asked for here.
+pub(super) fn is_left_with(left: &str, other: &str) -> bool {
+    let mut there = other.chars();
+    let starts = left.chars().all(|wanted| there.next().is_some_and(|found| wanted == '.' || wanted == found));
+    starts || other.ends_with(left)
+}
+
 /// config.json as the input has it, or an empty one, with how the model is quantized.
 pub(super) fn config(source: &Source, quantization: Value) -> Result<Option<String>> {
     let mut config = source.config().cloned().unwrap_or_else(Map::new);
@@ -155,4 +167,26 @@ pub(super) fn torch_name(dtype: Dtype) -> &'static str {
 pub(super) fn from_torch(name: &str) -> Option<Dtype> {
     let name = name.strip_prefix("torch.").unwrap_or(name);
     Dtype::ALL.into_iter().find(|&dtype| torch_name(dtype) == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_left_with;
+
+    #[test]
+    fn names_are_matched_as_transformers_does() {
+        for (left, other) in [
+            ("l.a", "l.a"),
+            ("l.a", "l.a.b"),    // a regular expression, up to a dot
+            ("l.fc1", "l.fc10"), // the same before 5.24
+            ("l.1.a", "l.1xa.b"),
+            ("fc1", "l.fc1"), // an end
+            ("head", "l.overhead"),
+        ] {
+            assert!(is_left_with(left, other), "{left} {other}");
+        }
+        for (left, other) in [("l.fc10", "l.fc1"), ("l.a", "m.l.a.b"), ("l.1.a", "l.11.a"), ("l.a", "la")] {
+            assert!(!is_left_with(left, other), "{left} {other}");
+        }
+    }
 }
