@@ -48,7 +48,8 @@ class Peers:
 
 def differing(ours, theirs, zeros_are_equal=False):
     """How many elements differ by bits; types and shapes must be the same."""
-    assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape), (ours.dtype, theirs.dtype, ours.shape, theirs.shape)
+    kinds = [(tensor.dtype, tensor.shape) for tensor in [ours, theirs]]
+    assert kinds[0] == kinds[1], kinds
     integers = INTEGERS.get(ours.dtype, ours.dtype)
     differ = ours.contiguous().view(integers) != theirs.contiguous().view(integers)
     if zeros_are_equal:

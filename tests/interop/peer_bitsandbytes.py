@@ -52,8 +52,7 @@ def config_of(kind, skip, dtype=torch.float32):
 
 
 def codes_that_differ(model, file):
-    """Bytes of codes and scales in the model that are not the file's, of how many; all of them where a module is none of
-    bitsandbytes'."""
+    """Elements of codes and scales in the model that are not the file's, of how many. Modules must be bitsandbytes'."""
     modules, count, total = bnb_modules(model), 0, 0
     with safe_open(file, "pt") as ours:
         names = {name.removesuffix(".absmax") for name in ours.keys() if name.endswith(".absmax")}
@@ -98,7 +97,8 @@ def they_read(peers, kind, model, folder, tokenizer, original):
     ours = AutoModel.from_pretrained(out)
     file = os.path.join(out, "model.safetensors")
     count, total = codes_that_differ(ours, file)
-    peers.say(f"{kind}: 37 Linears loaded as Linear4bit, {count} of {total} bytes of codes and scales differ", count == 0)
+    text = f"{kind}: 37 Linears loaded as Linear4bit, {count} of {total} code bytes and scales differ"
+    peers.say(text, count == 0)
     values, wide = dequantized(peers, out, folder)
     count, twice, total = values_that_differ(values, wide, ours)
     peers.say(f"{kind}: dequantized by them and by us: {count} of {total} values differ", count + twice == 0)
@@ -109,7 +109,8 @@ def they_read(peers, kind, model, folder, tokenizer, original):
     plain = AutoModel.from_pretrained(model, dtype=torch.float32)
     plain.load_state_dict(values, strict=False)
     cosine = least_cosine(embed(ours, tokenizer), embed(plain, tokenizer))
-    peers.say(f"{kind}: the same, and the plain model of our dequantized values: least cosine {cosine:.7f}", cosine >= COSINE)
+    text = f"{kind}: the same, and the plain model of our dequantized values: least cosine {cosine:.7f}"
+    peers.say(text, cosine >= COSINE)
     cosine = least_cosine(embed(ours, tokenizer), original)
     peers.say(f"{kind}: the same, and the model before quantizing: least cosine {cosine:.4f}", True)
     flip(file, DAMAGED, 0x88)
@@ -126,7 +127,8 @@ def we_read(peers, kind, name, model, folder):
     theirs = AutoModel.from_pretrained(plain, dtype=dtype, quantization_config=config_of(kind, ["embeddings"], dtype))
     theirs.save_pretrained(saved)
     packed = peers.packed(saved)
-    peers.say(f"{kind}, {name}: inspect finds {len(packed)} weights", packed == dict.fromkeys(bnb_modules(theirs), kind))
+    wanted = dict.fromkeys(bnb_modules(theirs), kind)
+    peers.say(f"{kind}, {name}: inspect finds {len(packed)} weights", packed == wanted)
     count, twice, total = values_that_differ(*dequantized(peers, saved, folder), theirs)
     text = f"{kind}, {name}: of what they saved {count} of {total} values differ, and {twice} that they round twice"
     peers.say(text, count == 0 and twice < (2000 if name == "f16" else 1))
@@ -144,8 +146,9 @@ def verified(peers, kind, name, plain, saved):
     packed = [tensor for tensor in tensors if tensor["action"] == "quantized"]
     differ = [tensor for tensor in packed if not tensor["matches"]]
     others = [tensor for tensor in tensors if tensor["action"] != "quantized" and not tensor["matches"]]
-    text = f"{kind}, {name}: verify finds {len(differ)} of {len(packed)} weights that differ, {len(others)} other tensors"
-    is_right = not others and len(packed) == 37 and (not differ and code == 0 if kind == "nf4" else code in [0, 1])
+    found = f"{len(differ)} of {len(packed)} weights that differ, {len(others)} other tensors"
+    text = f"{kind}, {name}: verify finds {found}"
+    is_right = not others and len(packed) == 37 and (code == 0 if kind == "nf4" else code in [0, 1])
     peers.say(text + (f", first: {differ[0]['mismatch']}" if differ else ""), is_right)
 
 

@@ -9,6 +9,8 @@ import sys
 import tempfile
 import warnings
 
+import compressed_tensors.offload.dispatch
+import compressed_tensors.quantization.lifecycle.apply
 import torch
 import transformers
 from compressed_tensors.compressors import ModelCompressor
@@ -21,6 +23,8 @@ from common import Peers, differing, flip
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
+for module in [compressed_tensors.offload.dispatch, compressed_tensors.quantization.lifecycle.apply]:
+    module.tqdm = lambda items, **_: items  # their bars would stand between our lines
 # That `dequantize` is not in the model's config.json.
 warnings.filterwarnings("ignore", message="You passed `quantization_config`")
 DAMAGED = "encoder.layer.2.intermediate.dense.weight"
@@ -109,8 +113,9 @@ def we_read(peers, format, name, model, folder, half_range):
         # Only their own scales may make such codes.
         sentence = error.partition(": tensor ")[2].strip()
         lowest = 2 ** (BITS[format] - 1)
-        is_right = half_range is None and n_lowest > 0 and re.fullmatch(REFUSAL.format(lowest, format), sentence) is not None
-        peers.say(f"{about}: {n_lowest} codes are {-lowest}, so it is refused: {sentence}", is_right)
+        is_sentence = re.fullmatch(REFUSAL.format(lowest, format), sentence) is not None
+        text = f"{about}: {n_lowest} codes are {-lowest}, so it is refused: {sentence}"
+        peers.say(text, is_sentence and half_range is None and n_lowest > 0)
         return
     count, total = weights_that_differ(load_file(back), run_once(theirs))
     peers.say(f"{about}: of what they saved {count} of {total} values differ", count == 0 and n_lowest == 0)

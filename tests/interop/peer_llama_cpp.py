@@ -120,8 +120,8 @@ def they_read(peers, format, original, out):
     wanted, _ = logits(original)
     found, text = logits(out)
     alike = correlation(found, wanted)
-    line = f"{format}: {n_matrices} matrices packed, llama.cpp's {found.size} logits correlate with f32's by {alike:.4f}"
-    peers.say(line, alike >= CORRELATION[format] and n_matrices == 2 + 7 * LAYERS and len(text) > 0)
+    line = f"{n_matrices} matrices packed, llama.cpp's {found.size} logits correlate with f32's by {alike:.4f}"
+    peers.say(f"{format}: {line}", alike >= CORRELATION[format] and n_matrices == 2 + 7 * LAYERS and len(text) > 0)
     damaged = shutil.copy(out, f"{out}-damaged")
     damage(damaged)
     alike = correlation(logits(damaged)[0], wanted)
