@@ -13,11 +13,12 @@ const VENV: &str = ".fixtures/interop/venv";
 /// The peers, each with its version.
 const REQUIREMENTS: &str = "tests/interop/requirements.txt";
 /// What is run; each takes the folder of the real model and our binary.
-const SCRIPTS: [&str; 4] = [
+const SCRIPTS: [&str; 5] = [
     "tests/interop/checkpoint.py",
     "tests/interop/peer_bitsandbytes.py",
     "tests/interop/peer_compressed_tensors.py",
     "tests/interop/peer_llama_cpp.py",
+    "tests/interop/tied_heads.py",
 ];
 
 /// Installs the peers where they are missing, builds our binary, and runs every script.

@@ -33,6 +33,11 @@ const EMBEDDING_PARTS: [&str; 4] = ["wte", "wpe", "shared", "relative_attention_
 /// Parts of a module's name that only output heads have.
 const HEAD_PARTS: [&str; 6] = ["lm_head", "predictions", "classifier", "score", "qa_outputs", "logits_proj"];
 
+/// Output heads that have no weight in a file where they share that of an embedding, and what in the name of an unpacked
+/// tensor shows that there may be one.
+const TIED_HEADS: [(&str, fn(&str) -> bool); 2] =
+    [("lm_head", is_embedding), ("cls.predictions.decoder", |module| module.starts_with("cls.predictions."))];
+
 /// The module that a Linear's weight belongs to.
 pub(super) fn module(weight: &str) -> Option<&str> {
     weight.strip_suffix(WEIGHT).filter(|module| !module.is_empty())
@@ -46,13 +51,17 @@ pub(super) fn refuses(tensor: &TensorInfo) -> Option<&'static str> {
     if tensor.shape.len() != 2 {
         return Some("only tensors of two dimensions are");
     }
-    if module.split('.').any(|part| part.contains("embed") || EMBEDDING_PARTS.contains(&part)) {
+    if is_embedding(module) {
         return Some("it is an embedding, and transformers refuses a whole model with a quantized one");
     }
     if module.split('.').any(|part| HEAD_PARTS.contains(&part)) || ["output", "head"].contains(&module) {
         return Some("it is an output head, which transformers leaves as it is");
     }
     None
+}
+
+fn is_embedding(module: &str) -> bool {
+    module.split('.').any(|part| part.contains("embed") || EMBEDDING_PARTS.contains(&part))
 }
 
 /// Refuses models whose weights lie transposed.
@@ -67,10 +76,16 @@ pub(super) fn check_source(source: &Source) -> Result<()> {
     }
 }
 
-/// The modules of all weights that might be a Linear's and stay as they are: readers must be told.
+/// The modules of all weights that might be a Linear's and stay as they are: readers must be told. So they must of heads
+/// that are tied to an embedding, though the file has no weight of them: else they replace those too, and can't run.
 pub(super) fn left_modules<'a>(copied: &[&'a TensorInfo]) -> Vec<&'a str> {
     let left = copied.iter().filter(|tensor| tensor.shape.len() == 2);
     let mut modules: Vec<_> = left.filter_map(|tensor| module(&tensor.name)).collect();
+    for (head, may_be) in TIED_HEADS {
+        if !modules.contains(&head) && modules.iter().any(|module| may_be(module)) {
+            modules.push(head);
+        }
+    }
     modules.sort_unstable();
     modules
 }

@@ -235,6 +235,25 @@ fn configs_and_what_is_carried_along() {
     folder.ok(&["verify", "alone", "new/model.safetensors"]);
 }
 
+/// A head that shares an embedding's weight is not in the file, and readers must be told to leave it all the same.
+#[test]
+fn tied_heads_are_left() {
+    for (tensors, head) in [
+        (vec![floats("model.embed_tokens.weight", "F32", &[64, 64], 1)], "lm_head"),
+        (vec![floats("cls.predictions.transform.dense.weight", "F32", &[64, 64], 1)], "cls.predictions.decoder"),
+    ] {
+        let folder = folder_of(&[tensors, vec![floats("model.l.weight", "F32", &[64, 64], 2)]].concat());
+        for (container, format, key) in
+            [("bnb", "nf4", "llm_int8_skip_modules"), ("compressed-tensors", "sym4", "ignore")]
+        {
+            quantize(&folder, container, format, &["--force"]);
+            let config: Value = serde_json::from_slice(&folder.read("out/config.json")).unwrap();
+            let left = config["quantization_config"][key].as_array().unwrap();
+            assert!(left.contains(&json!(head)), "{container}: {left:?}");
+        }
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
     let folder = folder_of(&model());
