@@ -33,9 +33,12 @@ const EMBEDDING_PARTS: [&str; 4] = ["wte", "wpe", "shared", "relative_attention_
 /// Parts of a module's name that only output heads have.
 const HEAD_PARTS: [&str; 6] = ["lm_head", "predictions", "classifier", "score", "qa_outputs", "logits_proj"];
 
-/// Output heads that have no weight in a file where they share that of an embedding, and what in the name of an unpacked
-/// tensor shows that there may be one.
-const TIED_HEADS: [(&str, fn(&str) -> bool); 2] =
+/// Says whether a module has something to do with another.
+type IsRelated = fn(&str) -> bool;
+
+/// Output heads that have no weight in a file where they share that of an embedding, and which unpacked modules show that
+/// there may be one.
+const TIED_HEADS: [(&str, IsRelated); 2] =
     [("lm_head", is_embedding), ("cls.predictions.decoder", |module| module.starts_with("cls.predictions."))];
 
 /// The module that a Linear's weight belongs to.
