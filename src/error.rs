@@ -38,7 +38,10 @@ pub enum Error {
         actual: u64,
     },
     /// A code that no writer of the format makes.
-    #[error("block {block} holds the code {code} at element {index}, which {format} never writes: the data is damaged")]
+    #[error(
+        "block {block} holds the code {code} at element {index}, which {format} never writes: the data is damaged, or from \
+         another program, whose codes {format} does not have"
+    )]
     InvalidCode {
         /// Block index within the tensor.
         block: u64,

@@ -3,7 +3,7 @@
 use super::data::{Data, PIECE_BYTES};
 use super::gguf::blocks;
 use super::nested::{NestedPlaces, NestedReader};
-use crate::dtype::Dtype;
+use crate::dtype::{Dtype, Weights};
 use crate::error::{Error, Result};
 use crate::format::{Format, FormatInfo};
 
@@ -55,11 +55,25 @@ pub(crate) struct Coding {
     pub(crate) encode: fn(&mut [u8]),
     /// And back.
     pub(crate) decode: fn(&mut [u8]),
+    /// The type of f32 scales where the file has a narrower one, as other writers' do: they widen exactly.
+    pub(crate) narrow: Option<Dtype>,
 }
 
 impl Coding {
     /// As the format has them.
-    pub(crate) const PLAIN: Self = Self { encode: |_| {}, decode: |_| {} };
+    pub(crate) const PLAIN: Self = Self { encode: |_| {}, decode: |_| {}, narrow: None };
+
+    /// Fills `scales` with those from `first_block` on, each as wide as the format has it.
+    fn read_scales(self, data: Data<'_>, at: u64, first_block: u64, width: usize, scales: &mut [u8]) -> Result<()> {
+        let Some(dtype) = self.narrow else { return data.read_at(at + first_block * width as u64, scales) };
+        let mut stored = vec![0; scales.len() / width * dtype.n_bytes()];
+        data.read_at(at + first_block * dtype.n_bytes() as u64, &mut stored)?;
+        let stored = Weights::from_le_bytes(dtype, &stored)?;
+        for (index, scale) in scales.chunks_exact_mut(width).enumerate() {
+            scale.copy_from_slice(&stored.get(index).to_le_bytes());
+        }
+        Ok(())
+    }
 }
 
 /// Elements of a shape that a file gives; `None` if there is no room for 8 bytes each, so that no size computed later
@@ -115,7 +129,7 @@ impl PackedTensor {
 
     /// Adds everything that follows the codes in a digest: the scales, and of nested ones second-level scales and offset.
     pub(crate) fn hash_scales(&self, data: Data<'_>, hasher: &mut blake3::Hasher) -> Result<()> {
-        let Places::Apart { scales_at, nested, .. } = self.places else {
+        let Places::Apart { scales_at, nested, coding: Coding { narrow: None, .. }, .. } = self.places else {
             return self.for_each_run(data, |_, scales| {
                 hasher.update(scales);
             });
@@ -205,7 +219,7 @@ impl BlockReader<'_> {
                 (coding.decode)(codes);
                 match &self.nested {
                     Some(nested) => nested.read_dequantized(first_block, scales),
-                    None => self.data.read_at(scales_at + first_block * n_scale as u64, scales),
+                    None => coding.read_scales(self.data, scales_at, first_block, n_scale, scales),
                 }
             }
             Places::Together { at } => {

@@ -1,6 +1,6 @@
 """Our packed weights of a whole checkpoint against what bitsandbytes and ggml make of the same weights.
 
-    python tests/interop/checkpoint.py CHECKPOINT WGQUANT
+    python tests/interop/checkpoint.py MODEL WGQUANT
 
 Kinds of difference that are by design are counted and printed; any other ends it.
 """
@@ -90,8 +90,8 @@ def against_ggml(name, x, codes, scales):
     return counts, ggml_c.dequantize(name, blocks)
 
 
-def main(checkpoint, wgquant):
-    failed = False
+def main(model, wgquant):
+    failed, checkpoint = False, os.path.join(model, "model.safetensors")
     with tempfile.TemporaryDirectory() as folder:
         for name in ["nf4", "fp4", "q4_0", "q8_0", "mxfp4"]:
             packed, back = os.path.join(folder, "packed"), os.path.join(folder, "back")

@@ -12,12 +12,18 @@ use crate::steps::{cargo, run};
 const VENV: &str = ".fixtures/interop/venv";
 /// The peers, each with its version.
 const REQUIREMENTS: &str = "tests/interop/requirements.txt";
-/// What is run; each takes the real checkpoint and our binary.
-const SCRIPTS: [&str; 1] = ["tests/interop/checkpoint.py"];
+/// What is run; each takes the folder of the real model and our binary.
+const SCRIPTS: [&str; 5] = [
+    "tests/interop/checkpoint.py",
+    "tests/interop/peer_bitsandbytes.py",
+    "tests/interop/peer_compressed_tensors.py",
+    "tests/interop/peer_llama_cpp.py",
+    "tests/interop/tied_heads.py",
+];
 
 /// Installs the peers where they are missing, builds our binary, and runs every script.
 pub(crate) fn interop(root: &Path) -> Result<()> {
-    println!("==> real checkpoint");
+    println!("==> real model");
     fixture::ensure(root)?;
     println!("==> peers");
     let python = root.join(VENV).join("bin/python");
@@ -35,9 +41,10 @@ pub(crate) fn interop(root: &Path) -> Result<()> {
     for script in SCRIPTS {
         println!("==> {script}");
         let mut compare = Command::new(&python);
-        compare.current_dir(root).arg(script).arg(fixture::PATH).arg(target.join("checked/wgquant"));
+        compare.current_dir(root).arg(script).arg(fixture::FOLDER).arg(target.join("checked/wgquant"));
         // Results must not depend on cores, nor on what a hub serves today.
-        run(compare.env("OMP_NUM_THREADS", "2").env("HF_HUB_OFFLINE", "1").env("PYTHONDONTWRITEBYTECODE", "1"))?;
+        compare.envs([("OMP_NUM_THREADS", "2"), ("HF_HUB_OFFLINE", "1"), ("PYTHONDONTWRITEBYTECODE", "1")]);
+        run(compare.env("TQDM_DISABLE", "1"))?;
     }
     Ok(())
 }

@@ -215,11 +215,17 @@ fn quant_map(format: Format) -> [f32; 16] {
     }
 }
 
-/// transformers leaves a module alone whose name starts or ends with the name of one that it was told to leave. Such
-/// names are refused, because it would then not load the packed weights.
+/// Names of modules to leave that would make transformers leave a packed one too, or fail, are refused: it would then not
+/// load the packed weights.
 fn refuse_confusion(left: &[&str], weights: &[Chosen<'_>]) -> Result<()> {
+    if let Some(left) = left.iter().find(|left| left.contains(linear::REGEX_SIGNS)) {
+        return Err(Error::Refused(format!(
+            "transformers can't be told to leave {left:?} as it is, because it reads the name as a regular expression: use \
+             --container native"
+        )));
+    }
     for packed in weights.iter().filter_map(|weight| linear::module(&weight.tensor.name)) {
-        if let Some(left) = left.iter().find(|left| packed.starts_with(**left) || packed.ends_with(**left)) {
+        if let Some(left) = left.iter().find(|left| linear::is_left_with(left, packed)) {
             return Err(Error::Refused(format!(
                 "transformers can't be told to leave {left:?} as it is, because it would then leave {packed:?} too, whose name \
                  starts or ends with it: quantize both or neither (see --include, --exclude and --min-elements)"

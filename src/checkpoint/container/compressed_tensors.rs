@@ -14,6 +14,7 @@ use crate::checkpoint::layout::{Content, FileLayout, Part};
 use crate::checkpoint::safetensors::TensorInfo;
 use crate::checkpoint::source::Source;
 use crate::checkpoint::weight::{Coding, PackedTensor, Places, count_elems};
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::Format;
 
@@ -159,11 +160,11 @@ fn coding(bits: usize) -> Coding {
     match bits {
         8 => {
             let offset = |codes: &mut [u8]| codes.iter_mut().for_each(|code| *code ^= 0x80);
-            Coding { encode: offset, decode: offset }
+            Coding { encode: offset, decode: offset, narrow: None }
         }
         _ => {
             let turn = |codes: &mut [u8]| codes.iter_mut().for_each(|pair| *pair = pair.rotate_left(4) ^ 0x88);
-            Coding { encode: turn, decode: turn }
+            Coding { encode: turn, decode: turn, narrow: None }
         }
     }
 }
@@ -234,14 +235,16 @@ fn read_weight(source: &Source, name: &str, packed: &TensorInfo, dtypes: &Dtypes
         ));
     };
     let wanted = [rows, columns / 64];
-    if scale.dtype != StoredDtype::F32 || scale.shape != wanted {
+    // Other writers give scales the model's type.
+    let Some(scale_dtype) = scale.float().filter(|_| scale.shape == wanted) else {
         return bad(format!(
-            "its scales should be F32 of shape {wanted:?}, and are {} of shape {:?}",
+            "its scales should be F32, F16 or BF16 of shape {wanted:?}, and are {} of shape {:?}",
             scale.dtype, scale.shape
         ));
-    }
+    };
     let (dtype, dtype_is_known) = dtypes.of(name)?;
-    let coding = coding(format.info().bits);
+    let narrow = Some(scale_dtype).filter(|&dtype| dtype != Dtype::F32);
+    let coding = Coding { narrow, ..coding(format.info().bits) };
     Ok(PackedTensor {
         name: name.to_owned(),
         format,

@@ -33,6 +33,14 @@ const EMBEDDING_PARTS: [&str; 4] = ["wte", "wpe", "shared", "relative_attention_
 /// Parts of a module's name that only output heads have.
 const HEAD_PARTS: [&str; 6] = ["lm_head", "predictions", "classifier", "score", "qa_outputs", "logits_proj"];
 
+/// Says whether a module has something to do with another.
+type IsRelated = fn(&str) -> bool;
+
+/// Output heads that have no weight in a file where they share that of an embedding, and which unpacked modules show that
+/// there may be one.
+const TIED_HEADS: [(&str, IsRelated); 2] =
+    [("lm_head", is_embedding), ("cls.predictions.decoder", |module| module.starts_with("cls.predictions."))];
+
 /// The module that a Linear's weight belongs to.
 pub(super) fn module(weight: &str) -> Option<&str> {
     weight.strip_suffix(WEIGHT).filter(|module| !module.is_empty())
@@ -46,13 +54,17 @@ pub(super) fn refuses(tensor: &TensorInfo) -> Option<&'static str> {
     if tensor.shape.len() != 2 {
         return Some("only tensors of two dimensions are");
     }
-    if module.split('.').any(|part| part.contains("embed") || EMBEDDING_PARTS.contains(&part)) {
+    if is_embedding(module) {
         return Some("it is an embedding, and transformers refuses a whole model with a quantized one");
     }
     if module.split('.').any(|part| HEAD_PARTS.contains(&part)) || ["output", "head"].contains(&module) {
         return Some("it is an output head, which transformers leaves as it is");
     }
     None
+}
+
+fn is_embedding(module: &str) -> bool {
+    module.split('.').any(|part| part.contains("embed") || EMBEDDING_PARTS.contains(&part))
 }
 
 /// Refuses models whose weights lie transposed.
@@ -67,12 +79,30 @@ pub(super) fn check_source(source: &Source) -> Result<()> {
     }
 }
 
-/// The modules of all weights that might be a Linear's and stay as they are: readers must be told.
+/// The modules of all weights that might be a Linear's and stay as they are: readers must be told. So they must of heads
+/// that are tied to an embedding, though the file has no weight of them: else they replace those too, and can't run.
 pub(super) fn left_modules<'a>(copied: &[&'a TensorInfo]) -> Vec<&'a str> {
     let left = copied.iter().filter(|tensor| tensor.shape.len() == 2);
     let mut modules: Vec<_> = left.filter_map(|tensor| module(&tensor.name)).collect();
+    for (head, may_be) in TIED_HEADS {
+        if !modules.contains(&head) && modules.iter().any(|module| may_be(module)) {
+            modules.push(head);
+        }
+    }
     modules.sort_unstable();
     modules
+}
+
+/// What means something else in a regular expression than in a name, but for the dot.
+pub(super) const REGEX_SIGNS: &[char] = &['\\', '^', '$', '*', '+', '?', '{', '}', '[', ']', '|', '(', ')'];
+
+/// Whether transformers leaves a module that it was not told to leave, because of one that it was. To it a name is an end
+/// of names, and a regular expression that matches at the start, where a dot stands for any character. In 5.24 what is
+/// matched must reach to a dot or the whole name; versions before it don't ask for that, and so it isn't asked for here.
+pub(super) fn is_left_with(left: &str, other: &str) -> bool {
+    let mut there = other.chars();
+    let starts = left.chars().all(|wanted| there.next().is_some_and(|found| wanted == '.' || wanted == found));
+    starts || other.ends_with(left)
 }
 
 /// config.json as the input has it, or an empty one, with how the model is quantized.
@@ -165,4 +195,26 @@ pub(super) fn torch_name(dtype: Dtype) -> &'static str {
 pub(super) fn from_torch(name: &str) -> Option<Dtype> {
     let name = name.strip_prefix("torch.").unwrap_or(name);
     Dtype::ALL.into_iter().find(|&dtype| torch_name(dtype) == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_left_with;
+
+    #[test]
+    fn names_are_matched_as_transformers_does() {
+        for (left, other) in [
+            ("l.a", "l.a"),
+            ("l.a", "l.a.b"),    // a regular expression, up to a dot
+            ("l.fc1", "l.fc10"), // the same before 5.24
+            ("l.1.a", "l.1xa.b"),
+            ("fc1", "l.fc1"), // an end
+            ("head", "l.overhead"),
+        ] {
+            assert!(is_left_with(left, other), "{left} {other}");
+        }
+        for (left, other) in [("l.fc10", "l.fc1"), ("l.a", "m.l.a.b"), ("l.1.a", "l.11.a"), ("l.a", "la")] {
+            assert!(!is_left_with(left, other), "{left} {other}");
+        }
+    }
 }

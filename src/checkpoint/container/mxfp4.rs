@@ -118,6 +118,7 @@ const CODING: Coding = Coding {
             pack(block, &nibble, |element| (element % 16, element / 16));
         }
     },
+    narrow: None,
 };
 
 /// The codes of a block's elements, given where each stands: byte, and low (0) or high (1) nibble.

@@ -276,6 +276,25 @@ fn configs_and_what_is_carried_along() {
     folder.ok(&["verify", "alone", "new/model.safetensors"]);
 }
 
+/// A head that shares an embedding's weight is not in the file, and readers must be told to leave it all the same.
+#[test]
+fn tied_heads_are_left() {
+    for (tensors, head) in [
+        (vec![floats("model.embed_tokens.weight", "F32", &[64, 64], 1)], "lm_head"),
+        (vec![floats("cls.predictions.transform.dense.weight", "F32", &[64, 64], 1)], "cls.predictions.decoder"),
+    ] {
+        let folder = folder_of(&[tensors, vec![floats("model.l.weight", "F32", &[64, 64], 2)]].concat());
+        for (container, format, key) in
+            [("bnb", "nf4", "llm_int8_skip_modules"), ("compressed-tensors", "sym4", "ignore")]
+        {
+            quantize(&folder, container, format, &["--force"]);
+            let config: Value = serde_json::from_slice(&folder.read("out/config.json")).unwrap();
+            let left = config["quantization_config"][key].as_array().unwrap();
+            assert!(left.contains(&json!(head)), "{container}: {left:?}");
+        }
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
     let folder = folder_of(&model());
@@ -312,11 +331,18 @@ fn what_does_not_fit_is_refused() {
     quantize(&folder, "compressed-tensors", "sym4", &["--copy-unfit"]);
     folder.ok(&["verify", "in", "out"]);
 
-    // transformers matches the start and the end of names.
-    let tensors = [floats("l.fc10.weight", "F32", &[64, 64], 1), floats("l.fc1.weight", "F32", &[2, 64], 2)];
-    folder.write("in/model.safetensors", &file_at(&tensors, &[], 0));
-    let args = ["quantize", "in", "-o", "new", "--device", "cpu", "--format", "nf4", "--container", "bnb"];
-    folder.fails(1, &args, "can't be told to leave \"l.fc1\" as it is, because it would then leave \"l.fc10\" too");
+    // transformers matches the start and the end of names, and takes them as regular expressions.
+    for (packed, left, wanted) in [
+        ("l.fc10.weight", "l.fc1.weight", "\"l.fc1\" as it is, because it would then leave \"l.fc10\" too"),
+        ("l.fc1.weight", "fc1.weight", "\"fc1\" as it is, because it would then leave \"l.fc1\" too"),
+        ("l_1.weight", "l.1.weight", "\"l.1\" as it is, because it would then leave \"l_1\" too"),
+        ("a.weight", "l(1.weight", "\"l(1\" as it is, because it reads the name as a regular expression"),
+    ] {
+        let tensors = [floats(packed, "F32", &[64, 64], 1), floats(left, "F32", &[2, 64], 2)];
+        folder.write("in/model.safetensors", &file_at(&tensors, &[], 0));
+        let args = ["quantize", "in", "-o", "new", "--device", "cpu", "--format", "nf4", "--container", "bnb"];
+        folder.fails(1, &args, &format!("transformers can't be told to leave {wanted}"));
+    }
     let tensors = [floats("w", "F32", &[64, 64], 1), tensor("w_scales", "U8", &[1], vec![0])];
     folder.write("in/model.safetensors", &file_at(&tensors, &[], 0));
     let args = ["quantize", "in", "-o", "new", "--device", "cpu", "--format", "mxfp4", "--container", "mxfp4"];
@@ -370,6 +396,45 @@ fn folders_are_all_or_nothing() {
     to(".", ".: holds the input, so it can't be replaced");
     to("config.json", "config.json: is no folder, and the output is one");
     to("in/sub", "in/sub: is a folder without a model");
+}
+
+/// Other writers give scales the model's type: they widen exactly, and the digest is that of the same scales as f32.
+#[test]
+fn narrow_scales_of_compressed_tensors() {
+    const ROWS: u64 = 3;
+    let shape = || {
+        let bytes = [ROWS, 128].iter().flat_map(|n| n.to_le_bytes()).collect();
+        tensor("w.weight_shape", "I64", &[2], bytes)
+    };
+    for (format, n_words) in [("sym4", 16), ("sym8", 32)] {
+        let codes = || {
+            let bytes = (0..ROWS * n_words * 4).map(|j| 0x11 + (j * 5 % 0xe0) as u8 / 16 * 0x11);
+            tensor("w.weight_packed", "I32", &[ROWS, n_words], bytes.collect())
+        };
+        for dtype in ["F16", "BF16"] {
+            let narrow = floats("w.weight_scale", dtype, &[ROWS, 2], 5);
+            let positive: Vec<_> = narrow.bytes.chunks(2).flat_map(|bits| [bits[0], bits[1] & 0x7f]).collect();
+            let wide: Vec<_> = positive
+                .chunks(2)
+                .map(|bits| match dtype {
+                    "F16" => half::f16::from_le_bytes([bits[0], bits[1]]).to_f32(),
+                    _ => half::bf16::from_le_bytes([bits[0], bits[1]]).to_f32(),
+                })
+                .flat_map(f32::to_le_bytes)
+                .collect();
+            let folder = Folder::new();
+            let narrow = tensor("w.weight_scale", dtype, &[ROWS, 2], positive);
+            let wide = tensor("w.weight_scale", "F32", &[ROWS, 2], wide);
+            folder.write("narrow", &file_at(&[codes(), narrow, shape()], &[], 0));
+            folder.write("wide", &file_at(&[codes(), wide, shape()], &[], 0));
+            let of = |name: &str| folder.json(&["inspect", name])["tensors"][0].clone();
+            assert_eq!((&of("narrow")["format"], &of("narrow")["digest"]), (&json!(format), &of("wide")["digest"]));
+            for name in ["narrow", "wide"] {
+                folder.ok(&["dequantize", name, "-o", &format!("{name}-back"), "--device", "cpu"]);
+            }
+            assert!(folder.read("narrow-back") == folder.read("wide-back"), "{format} {dtype}");
+        }
+    }
 }
 
 /// Files that were made to deceive: one sentence, whatever the command.
@@ -460,8 +525,11 @@ fn hostile_layouts() {
     refused(&[packed(), scale(), shape(0, 64)], "which no weight in groups of 64 has");
     let point = tensor("w.weight_zero_point", "I32", &[1, 1], vec![0; 4]);
     refused(&[packed(), scale(), shape(1, 64), point], "is not symmetric");
-    let wide = tensor("w.weight_scale", "BF16", &[1, 1], vec![0; 2]);
-    refused(&[packed(), wide, shape(1, 64)], "its scales should be F32 of shape [1, 1], and are BF16");
+    for (dtype, shape_of, n_bytes) in [("F64", [1, 1], 8), ("BF16", [1, 2], 4), ("I16", [1, 1], 2)] {
+        let scale = tensor("w.weight_scale", dtype, &shape_of, vec![0; n_bytes]);
+        let wanted = format!("its scales should be F32, F16 or BF16 of shape [1, 1], and are {dtype}");
+        refused(&[packed(), scale, shape(1, 64)], &wanted);
+    }
 
     let blocks = |shape: &[u64]| tensor("w_blocks", "U8", shape, vec![0; 32]);
     let scales = || tensor("w_scales", "U8", &[2], vec![0; 2]);
