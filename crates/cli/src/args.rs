@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Recompute a compressed checkpoint from its original, and compare every byte
     Verify(VerifyArgs),
+    /// Show the error and the size that each format would give, and write nothing
+    Compare(CompareArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -58,6 +60,17 @@ pub(crate) struct OutputArgs {
     /// Flush the output to the disk before it gets its name
     #[arg(long)]
     pub(crate) sync: bool,
+}
+
+/// Where a report goes that is all that a command writes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PageArgs {
+    /// Write a report too: one HTML page that needs no other file and no network
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<PathBuf>,
+    /// Replace the report if it exists
+    #[arg(long, requires = "report")]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -96,6 +109,10 @@ pub(crate) struct QuantizeArgs {
     /// How much of the result to recompute on the CPU and compare
     #[arg(long, value_name = "none|sample|full", value_parser = parse_verify, default_value = "sample")]
     pub(crate) verify: Verify,
+    /// Write a report too: one HTML page with the error of each tensor and the values of the worst, which are read again
+    /// for it. It needs no other file and no network; --force replaces it as well
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -124,6 +141,28 @@ pub(crate) struct VerifyArgs {
     pub(crate) original: PathBuf,
     /// What `wgquant quantize` made of it
     pub(crate) quantized: PathBuf,
+    #[command(flatten)]
+    pub(crate) page: PageArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompareArgs {
+    /// A .safetensors or .gguf file, or a folder with model.safetensors
+    pub(crate) original: PathBuf,
+    /// The formats, with commas between them [default: all]
+    #[arg(long, value_name = "FORMAT,…", value_delimiter = ',', value_parser = parse_format)]
+    pub(crate) formats: Vec<Format>,
+    /// Compare only tensors whose name matches, whatever their shape; can be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) include: Vec<String>,
+    /// Leave tensors out whose name matches; can be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) exclude: Vec<String>,
+    /// Leave smaller tensors out [default: 4096, or any size with --include]
+    #[arg(long, value_name = "N")]
+    pub(crate) min_elements: Option<u64>,
+    #[command(flatten)]
+    pub(crate) page: PageArgs,
 }
 
 fn parse_format(name: &str) -> Result<Format, wgquant::Error> {
