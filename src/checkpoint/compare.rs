@@ -105,14 +105,15 @@ pub fn compare(
     let formats = &options.formats;
     // A nested scale depends on all of a tensor's, so that its values are known on a second reading.
     let n_nested = formats.iter().filter(|format| format.info().scale == ScaleType::Nested).count() as u64;
-    let bytes_in = chosen.iter().map(|(tensor, _)| tensor.n_bytes).sum::<u64>();
+    let bytes_in = chosen.iter().map(|reader| reader.tensor.n_bytes).sum::<u64>();
     let mut ticker = Ticker::new(bytes_in.saturating_mul(1 + n_nested), progress);
     let mut tensors = Vec::with_capacity(chosen.len());
     let mut totals = vec![Vec::with_capacity(chosen.len()); formats.len()];
     let mut bytes_out = vec![0; formats.len()];
-    for (tensor, dtype) in chosen {
-        let (as_it_is, outcomes) = compare_tensor(&source, tensor, dtype, formats, &mut ticker)
-            .map_err(|error| place(error, &source, tensor))?;
+    for reader in chosen {
+        let tensor = reader.tensor;
+        let (as_it_is, outcomes) =
+            compare_tensor(&reader, formats, &mut ticker).map_err(|error| place(error, &source, tensor))?;
         for (ix, outcome) in outcomes.iter().enumerate() {
             let (bytes, figures) = match outcome {
                 Outcome::Fits { bytes_out, figures } => (*bytes_out, *figures),
@@ -152,12 +153,13 @@ pub fn compare(
 }
 
 /// The tensors that are compared, and what a person should know of the choice.
-fn choose<'a>(source: &'a Source, selection: &Selection) -> Result<(Vec<(&'a TensorInfo, Dtype)>, Vec<String>)> {
+fn choose<'a>(source: &'a Source, selection: &Selection) -> Result<(Vec<Reader<'a>>, Vec<String>)> {
     refuse_quantized(source)?;
     // This format and this container take any rows, so that the choice does not depend on what is compared.
     let selected = selection.select(source.tensors(), Format::Sym4, Container::Native)?;
     let tensors = source.tensors().iter().zip(&selected.quantize).filter(|&(_, &chosen)| chosen);
-    let chosen: Vec<_> = tensors.filter_map(|(tensor, _)| Some((tensor, tensor.float()?))).collect();
+    let chosen: Vec<_> =
+        tensors.filter_map(|(tensor, _)| Some(Reader { source, tensor, dtype: tensor.float()? })).collect();
     if chosen.is_empty() {
         return Err(Error::Refused(
             "has no tensor to compare: none of type F32, F16 or BF16 was chosen (see --include and --min-elements)"
@@ -169,20 +171,17 @@ fn choose<'a>(source: &'a Source, selection: &Selection) -> Result<(Vec<(&'a Ten
 
 /// The figures of a tensor as it is, and what each format makes of it.
 fn compare_tensor(
-    source: &Source,
-    tensor: &TensorInfo,
-    dtype: Dtype,
+    reader: &Reader<'_>,
     formats: &[Format],
     ticker: &mut Ticker<'_>,
 ) -> Result<(ErrorFigures, Vec<Outcome>)> {
-    let reader = Reader { source, tensor, dtype };
-    let mut trials: Vec<_> = formats.iter().map(|&format| Trial::new(format, tensor)).collect();
+    let mut trials: Vec<_> = formats.iter().map(|&format| Trial::new(format, reader.tensor)).collect();
     let mut as_it_is = ErrorFigures::default();
-    reader.for_each_piece(0, tensor.n_elems(), ticker, |first_elem, weights| {
+    reader.for_each_piece(0, reader.tensor.n_elems(), ticker, |first_elem, weights| {
         as_it_is.add_exact(weights);
         trials.iter_mut().try_for_each(|trial| trial.take(first_elem, weights))
     })?;
-    let outcomes = trials.into_iter().map(|trial| trial.finish(&reader, ticker)).collect::<Result<_>>()?;
+    let outcomes = trials.into_iter().map(|trial| trial.finish(reader, ticker)).collect::<Result<_>>()?;
     Ok((as_it_is, outcomes))
 }
 

@@ -20,6 +20,18 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
+/// What the words and keys of `compare` mean.
+const COMPARE_HELP: &str = "\
+A format is on the frontier if no other is as small and as exact, and better in one of these, over all tensors. A tensor
+that a format does not fit stays as it is, and counts with its own bytes and no error.
+
+--json: {seconds, elements, bytes_in,
+  formats: [{format, bits_per_weight, bytes_out, max_abs_error, mse, sqnr_db, unfit_tensors, frontier}],
+  tensors: [{name, shape, dtype, bytes_in,
+    formats: [{format, bytes_out, max_abs_error, mse, sqnr_db, worst_block, unfit}]}]}
+bytes_out is codes and scales, without headers and digests; unfit says why a format does not fit, and the figures beside it
+are null; sqnr_db is null too where there is no error at all.";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Compress a small checkpoint that it makes, verify it, and show what came out
@@ -36,7 +48,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Recompute a compressed checkpoint from its original, and compare every byte
     Verify(VerifyArgs),
-    /// Show the error and the size that each format would give, and write nothing
+    /// Show the error and the size that each format would give, and write no weights
+    #[command(after_help = COMPARE_HELP)]
     Compare(CompareArgs),
 }
 

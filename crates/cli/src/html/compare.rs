@@ -2,6 +2,7 @@
 
 use askama::Template;
 use wgquant::checkpoint::{CompareReport, ComparedFormat, Outcome};
+use wgquant::verify::ErrorFigures;
 
 use super::plot::{Axis, Tick, spread, unit};
 use super::{Cell, Column, Kind, Row, Table, Total, printable, render};
@@ -133,7 +134,7 @@ fn formats(report: &CompareReport) -> Table {
                 Cell::number(format.bits_per_weight, format!("{:.3}", format.bits_per_weight)),
                 Cell::bytes(format.bytes_out),
                 Cell::sqnr(figures),
-                Cell::error(figures, |figures| figures.mse()),
+                Cell::error(figures, ErrorFigures::mse),
                 Cell::error(figures, |figures| figures.max_abs_error),
                 Cell::count(format.n_unfit as u64),
             ],
