@@ -32,6 +32,8 @@ impl Page {
         command.args(["--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-dev-shm-usage"]);
         command.args(["--no-first-run", "--disable-background-networking", "--disable-component-update"]);
         command.arg(format!("--user-data-dir={}", profile.path().display()));
+        // Whatever it makes goes away with its profile, whichever folders the tests were given.
+        command.env("XDG_RUNTIME_DIR", profile.path()).env("HOME", profile.path());
         let mut browser = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (sender, answers) = channel();
         let from_browser = BufReader::new(browser.stdout.take().unwrap());
