@@ -336,6 +336,16 @@ impl FormatInfo {
         self.n_nested_blocks(n_elems) * size_of::<f32>() as u64
     }
 
+    /// Bytes of all that is packed of `n_elems` weights: codes, scales, and what nested scales share.
+    #[must_use]
+    pub fn packed_bytes(&self, n_elems: u64) -> u64 {
+        let nested = match self.nested_absmax_bytes(n_elems) {
+            0 => 0,
+            absmax => absmax + size_of::<f32>() as u64,
+        };
+        self.codes_bytes(n_elems) + self.stored_scales_bytes(n_elems) + nested
+    }
+
     /// Bytes of the packed codes of one whole block.
     #[must_use]
     pub const fn block_codes_bytes(&self) -> usize {

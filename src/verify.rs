@@ -109,8 +109,28 @@ impl ErrorFigures {
         Self { n_elems, max_abs_error, worst_block, sum_squared_error, sum_squared }
     }
 
+    /// The figures of several tensors together; the worst block is that of the tensor with the largest error.
+    #[must_use]
+    pub fn total<'a>(of: impl IntoIterator<Item = &'a Self>) -> Self {
+        of.into_iter().fold(Self::default(), |mut total, one| {
+            if one.max_abs_error > total.max_abs_error {
+                (total.max_abs_error, total.worst_block) = (one.max_abs_error, one.worst_block);
+            }
+            total.n_elems += one.n_elems;
+            total.sum_squared_error += one.sum_squared_error;
+            total.sum_squared += one.sum_squared;
+            total
+        })
+    }
+
+    /// Adds a block that comes back as it was.
+    pub(crate) fn add_exact(&mut self, weights: Weights<'_>) {
+        self.n_elems += weights.len() as u64;
+        self.sum_squared += (0..weights.len()).map(|index| f64::from(weights.get(index)).powi(2)).sum::<f64>();
+    }
+
     /// Adds one block's figures. Sums are taken block by block in order, so that they don't depend on chunks.
-    fn add_block(&mut self, block: u64, weights: Weights<'_>, values: &[f64]) {
+    pub(crate) fn add_block(&mut self, block: u64, weights: Weights<'_>, values: &[f64]) {
         let (mut squared_error, mut squared) = (0.0, 0.0);
         for (index, value) in values.iter().enumerate() {
             let x = f64::from(weights.get(index));

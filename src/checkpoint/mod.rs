@@ -1,13 +1,17 @@
 //! What is in a checkpoint, what of it to quantize, and how it is written.
 //!
 //! Each job reads its input by ranges and writes beside its output's final name, so memory does not depend on the size of
-//! the model, and an output is there only once it is complete: [`quantize()`], [`dequantize()`], [`verify()`], [`inspect()`].
+//! the model, and an output is there only once it is complete: [`quantize()`], [`dequantize()`], [`verify()`], [`inspect()`],
+//! [`compare()`].
 
 mod check;
+mod compare;
 mod container;
 mod data;
 mod dequantize;
+mod frontier;
 mod gguf;
+mod histogram;
 mod inspect;
 mod journal;
 mod layout;
@@ -25,7 +29,9 @@ mod stored;
 mod verify;
 mod weight;
 
+pub use self::compare::{CompareOptions, CompareReport, ComparedFormat, ComparedTensor, Outcome, compare};
 pub use self::dequantize::{DequantizeOptions, DequantizeReport, DequantizedTensor, dequantize};
+pub use self::histogram::{Histogram, histograms};
 pub use self::inspect::{InspectReport, InspectedTensor, inspect};
 pub use self::packed_file::PackedFile;
 pub use self::progress::Progress;

@@ -184,6 +184,18 @@ impl ScaleSpool {
         }
         Ok(())
     }
+
+    /// Hands out, in the same runs, what all scales are once they are quantized and back.
+    pub(crate) fn for_each_quantized_run(&mut self, mut take: impl FnMut(u64, &[f32]) -> Result<()>) -> Result<()> {
+        let offset = self.offset();
+        self.for_each_run(|first_block, scales| {
+            let (codes, absmax) = quantize_run(scales, offset);
+            let blocks = codes.chunks(NESTED_BLOCK).zip(absmax);
+            let back =
+                blocks.flat_map(|(codes, absmax)| codes.iter().map(move |&code| dequantize(code, absmax, offset)));
+            take(first_block, &back.collect::<Vec<_>>())
+        })
+    }
 }
 
 /// Holds a tensor's nested scales against the reference.

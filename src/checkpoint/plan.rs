@@ -64,13 +64,7 @@ impl Plan {
                 )));
             }
         }
-        // A GGUF file may hold weights of all kinds, and those that are packed are copied.
-        if let Some(container) = detect(source).filter(|&container| container != Container::Gguf) {
-            return Err(Error::Refused(format!(
-                "was quantized already (its container is {}): give the original, or run wgquant dequantize on it first",
-                container.name()
-            )));
-        }
+        refuse_quantized(source)?;
         if source.gguf().is_some() && rules.is_folder() {
             return Err(Error::Refused(format!(
                 "is a GGUF file, whose names the readers of {} don't know: use --container gguf or native, or give the \
@@ -220,6 +214,21 @@ fn check_container(format: Format, container: Container) -> Result<()> {
         containers.join(", "),
         formats.join(", ")
     )))
+}
+
+/// Refuses an input that is quantized already.
+///
+/// # Errors
+/// [`Error::Refused`].
+pub(crate) fn refuse_quantized(source: &Source) -> Result<()> {
+    // A GGUF file may hold weights of all kinds, and those that are packed are copied.
+    match detect(source).filter(|&container| container != Container::Gguf) {
+        None => Ok(()),
+        Some(container) => Err(Error::Refused(format!(
+            "was quantized already (its container is {}): give the original, or run wgquant dequantize on it first",
+            container.name()
+        ))),
+    }
 }
 
 fn refuse_clashes(names: &BTreeSet<&str>, weight: &TensorInfo, parts: &[Part]) -> Result<()> {

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 const HELP: &str = "\
 Commands:
   cargo xtask test     set up what the tests need, then formatting, clippy, documentation and every test
-  cargo xtask setup    only set up what the tests need: software adapters where there is no GPU, a real checkpoint
+  cargo xtask setup    only set up what the tests need: software adapters where there is no GPU, a browser, a real checkpoint
   cargo xtask interop  the live comparison with transformers, llama.cpp and others (compiles for minutes at first)
   cargo xtask fuzz N   hostile files for N seconds a reader (10 minutes each before a release)
   cargo xtask make-checkpoint --size 8GiB

@@ -23,13 +23,14 @@ const SOFTWARE_ADAPTERS: &[Package] = &[
     Package { name: "libgl1-mesa-dri", is_there: has_gl_driver },
 ];
 
-/// What the tests call. Full disks and unwritable folders are made with the first three.
+/// What the tests call. Full disks and unwritable folders are made with the first three; reports are looked at in the last.
 const TOOLS: &[Package] = &[
     Package { name: "e2fsprogs", is_there: || has_program("chattr") },
     Package { name: "util-linux", is_there: || has_program("unshare") },
     Package { name: "mount", is_there: || has_program("mount") },
     Package { name: "python3", is_there: || has_program("python3") },
     Package { name: "python3-pip", is_there: has_pip },
+    Package { name: "chromium", is_there: has_chromium },
 ];
 
 /// Installs what is missing, or says what to install.
@@ -123,6 +124,12 @@ fn has_pip() -> bool {
     let pip =
         Command::new("python3").args(["-m", "pip", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     pip.is_ok_and(|status| status.success())
+}
+
+/// The browser, under any of the names that the tests look for.
+fn has_chromium() -> bool {
+    let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+    std::env::var_os("WGQUANT_TEST_CHROMIUM").is_some() || names.into_iter().any(has_program)
 }
 
 fn is_root() -> bool {

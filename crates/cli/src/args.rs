@@ -22,6 +22,18 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
+/// What the words and keys of `compare` mean.
+const COMPARE_HELP: &str = "\
+A format is on the frontier if no other is as small and as exact, and better in one of these, over all tensors. A tensor
+that a format does not fit stays as it is, and counts with its own bytes and no error.
+
+--json: {seconds, elements, bytes_in,
+  formats: [{format, bits_per_weight, bytes_out, max_abs_error, mse, sqnr_db, unfit_tensors, frontier}],
+  tensors: [{name, shape, dtype, bytes_in,
+    formats: [{format, bytes_out, max_abs_error, mse, sqnr_db, worst_block, unfit}]}]}
+bytes_out is codes and scales, without headers and digests; unfit says why a format does not fit, and the figures beside it
+are null; sqnr_db is null too where there is no error at all.";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Compress a small checkpoint that it makes, verify it, and show what came out
@@ -38,6 +50,9 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Recompute a compressed checkpoint from its original, and compare every byte
     Verify(VerifyArgs),
+    /// Show the error and the size that each format would give, and write no weights
+    #[command(after_help = COMPARE_HELP)]
+    Compare(CompareArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -60,6 +75,17 @@ pub(crate) struct OutputArgs {
     /// Flush the output to the disk before it gets its name
     #[arg(long)]
     pub(crate) sync: bool,
+}
+
+/// Where a report goes that is all that a command writes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PageArgs {
+    /// Write a report too: one HTML page that needs no other file and no network
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<PathBuf>,
+    /// Replace the report if it exists
+    #[arg(long, requires = "report")]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -118,6 +144,10 @@ pub(crate) struct QuantizeArgs {
     /// How much of the result to recompute on the CPU and compare [default: sample]
     #[arg(long, value_name = "none|sample|full", value_parser = parse_verify)]
     pub(crate) verify: Option<Verify>,
+    /// Write a report too: one HTML page with the error of each tensor and the values of the worst, which are read again
+    /// for it. It needs no other file and no network; --force replaces it as well
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -146,6 +176,28 @@ pub(crate) struct VerifyArgs {
     pub(crate) original: PathBuf,
     /// What `wgquant quantize` made of it
     pub(crate) quantized: PathBuf,
+    #[command(flatten)]
+    pub(crate) page: PageArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompareArgs {
+    /// A .safetensors or .gguf file, or a folder with model.safetensors or with shards and their index
+    pub(crate) original: PathBuf,
+    /// The formats, with commas between them [default: all]
+    #[arg(long, value_name = "FORMAT,…", value_delimiter = ',', value_parser = parse_format)]
+    pub(crate) formats: Vec<Format>,
+    /// Compare only tensors whose name matches, whatever their shape; can be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) include: Vec<String>,
+    /// Leave tensors out whose name matches; can be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) exclude: Vec<String>,
+    /// Leave smaller tensors out [default: 4096, or any size with --include]
+    #[arg(long, value_name = "N")]
+    pub(crate) min_elements: Option<u64>,
+    #[command(flatten)]
+    pub(crate) page: PageArgs,
 }
 
 fn parse_format(name: &str) -> Result<Format, wgquant::Error> {

@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod console;
+mod html;
 mod options;
 mod progress;
 mod report;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Dequantize(args) => commands::dequantize::run(console, args),
         Command::Inspect(args) => commands::inspect::run(console, args),
         Command::Verify(args) => commands::verify::run(console, args),
+        Command::Compare(args) => commands::compare::run(console, args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,8 +1,10 @@
 //! One file a command.
 
+pub(crate) mod compare;
 pub(crate) mod demo;
 pub(crate) mod dequantize;
 pub(crate) mod inspect;
+mod pages;
 pub(crate) mod quantize;
 pub(crate) mod tables;
 pub(crate) mod verify;

@@ -8,9 +8,10 @@ use wgquant::Format;
 use wgquant::checkpoint::{Action, QuantizeOptions, QuantizeReport, QuantizedTensor, plan, quantize};
 use wgquant::verify::{ErrorFigures, Verify};
 
-use super::open_engine;
+use super::{open_engine, pages};
 use crate::args::QuantizeArgs;
 use crate::console::Console;
+use crate::html::Place;
 use crate::options::quantize_options;
 use crate::report::{Figures, hex};
 use crate::table::{Align, bytes, decibels, ratio, shape, table, tensors};
@@ -46,14 +47,20 @@ pub(crate) fn run(console: Console, args: &QuantizeArgs) -> anyhow::Result<()> {
     if args.dry_run {
         return dry_run(console, args, &options);
     }
+    let output = &args.output.output;
+    let place = args.report.as_ref().map(|path| Place::new(path, args.output.force, Some(output))).transpose()?;
     let (engine, mut reporter) = open_engine(console, &args.device)?;
     let started = Instant::now();
     let report = {
         let mut show = |progress: wgquant::checkpoint::Progress<'_>| reporter.show(progress);
-        pollster::block_on(quantize(&engine, &args.input, &args.output.output, &options, &mut show))?
+        pollster::block_on(quantize(&engine, &args.input, output, &options, &mut show))?
     };
-    drop(reporter);
     let seconds = started.elapsed().as_secs_f64();
+    if let Some(place) = place {
+        let page = pages::quantized(args, options.verify, &report, seconds, &mut |progress| reporter.show(progress))?;
+        place.write(&page)?;
+    }
+    drop(reporter);
     for notice in &report.notices {
         console.note(notice);
     }

@@ -4,8 +4,10 @@ use anyhow::bail;
 use serde::Serialize;
 use wgquant::checkpoint::{Action, Progress, VerifiedTensor, verify};
 
+use super::pages;
 use crate::args::VerifyArgs;
 use crate::console::Console;
+use crate::html::Place;
 use crate::progress::Reporter;
 use crate::report::{Figures, hex};
 use crate::table::{self, Align, decibels};
@@ -32,10 +34,14 @@ struct Tensor<'a> {
 }
 
 pub(crate) fn run(console: Console, args: &VerifyArgs) -> anyhow::Result<()> {
-    let report = {
-        let mut reporter = Reporter::new(console, None);
-        verify(&args.original, &args.quantized, &mut |progress: Progress<'_>| reporter.show(progress))?
-    };
+    let page = &args.page;
+    let place = page.report.as_ref().map(|path| Place::new(path, page.force, None)).transpose()?;
+    let mut reporter = Reporter::new(console, None);
+    let report = verify(&args.original, &args.quantized, &mut |progress: Progress<'_>| reporter.show(progress))?;
+    if let Some(place) = place {
+        place.write(&pages::verified(args, &report, &mut |progress| reporter.show(progress))?)?;
+    }
+    drop(reporter);
     let tensors: Vec<_> = report
         .tensors
         .iter()

@@ -4,7 +4,9 @@
 
 mod bad_input;
 mod bad_places;
+mod browser;
 mod common;
+mod compare;
 mod containers;
 mod damage;
 mod gguf;
@@ -13,6 +15,7 @@ mod layouts;
 mod memory;
 mod output;
 mod real_checkpoint;
+mod report;
 mod resume;
 mod round_trip;
 mod selection;

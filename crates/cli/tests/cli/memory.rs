@@ -19,12 +19,13 @@ fn a_tensor_larger_than_the_memory_there_is() {
     };
     for args in [
         "quantize in -o out --format sym4 --device cpu --verify full",
-        "verify in out",
+        "verify in out --report out.html",
+        "compare in --formats sym8,nf4-dq,q4_0 --report formats.html",
         "dequantize out -o back --device cpu",
         "inspect out",
     ] {
         let output = limited(args);
         assert!(output.status.success(), "{args}: {output:?}");
     }
-    assert_eq!(folder.names(), ["back", "in", "out"]);
+    assert_eq!(folder.names(), ["back", "formats.html", "in", "out", "out.html"]);
 }
