@@ -16,7 +16,7 @@ fn dequantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
 
     var words: array<u32, WORDS>;
     var suspect = (decode(scale, LARGEST_CODE) & (OUT_SIGN - 1u)) >= OUT_INFINITY;
-    for (var v = 0u; v < WORDS / 4u; v++) {
+    for (var v = 0u; v < WORDS / 4u; v++) { // unrolled
         let four = codes[block * (WORDS / 4u) + v];
         words[4u * v] = four.x;
         words[4u * v + 1u] = four.y;
@@ -27,15 +27,15 @@ fn dequantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
 
     var table: array<u32, 16>;
     if BITS == 4u {
-        for (var code = 0u; code < 16u; code++) {
+        for (var code = 0u; code < 16u; code++) { // unrolled
             table[code] = decode(scale, code);
         }
     }
 
-    for (var v = 0u; v < OUT_WORDS / 4u; v++) {
+    for (var v = 0u; v < OUT_WORDS / 4u; v++) { // unrolled
         var four: vec4<u32>;
-        for (var i = 0u; i < 4u; i++) {
-            for (var part = 0u; part < OUT_PER_WORD; part++) {
+        for (var i = 0u; i < 4u; i++) { // unrolled
+            for (var part = 0u; part < OUT_PER_WORD; part++) { // unrolled
                 let e = (4u * v + i) * OUT_PER_WORD + part;
                 let slot = slot_of(e);
                 let code = (words[slot / CODES_PER_WORD] >> (slot % CODES_PER_WORD * BITS)) & CODE_MASK;

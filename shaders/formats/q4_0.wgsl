@@ -8,9 +8,17 @@ fn slot_of(e: u32) -> u32 {
     return 2u * (e & 15u) + (e >> 4u);
 }
 
+fn seen(x: u32) -> u32 {
+    return x;
+}
+
 // Of two elements the one of larger magnitude, the first of equals.
 fn larger(a: u32, b: u32) -> u32 {
     return select(a, b, (b & MAGNITUDE) > (a & MAGNITUDE));
+}
+
+fn extreme_of(seen: u32) -> u32 {
+    return seen;
 }
 
 // RN(extreme / −8) as a binary32.
@@ -38,7 +46,7 @@ struct Coder {
 fn threshold(r: Reciprocal, t: u32, strict: bool) -> u32 {
     // Without a finite reciprocal every code is 8.
     if r.infinite {
-        return 0xffffffffu;
+        return MAGNITUDE;
     }
     return below(r, t, strict);
 }

@@ -8,6 +8,7 @@ mod kernels;
 mod plan;
 mod record;
 mod stream;
+mod unroll;
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -93,7 +94,7 @@ impl Gpu {
     #[must_use]
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let info = device.adapter_info();
-        let shape = if info.device_type == wgpu::DeviceType::Cpu { Shape::Serial } else { Shape::Block };
+        let shape = if info.device_type == wgpu::DeviceType::Cpu { Shape::Serial } else { Shape::Tile };
         Self {
             device,
             queue,
