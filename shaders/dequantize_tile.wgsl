@@ -40,13 +40,16 @@ fn dequantize_tile(
     if block >= params.n_blocks {
         return;
     }
+    // Where the lane's element j stands is slot_of(8 · t) but for bits that depend on j alone, in every format.
+    let lane = slot_of(8u * t);
+    let lane_shift = lane % CODES_PER_WORD * BITS;
     var four: array<u32, 2u>; // the words that hold the codes of four elements each
     var out: array<u32, LANE_WORDS>;
     for (var v = 0u; v < 2u; v++) { // unrolled
-        four[v] = codes[block * WORDS + slot_of(8u * t + 4u * v) / CODES_PER_WORD];
+        four[v] = codes[block * WORDS + (lane ^ slot_of(0u) ^ slot_of(4u * v)) / CODES_PER_WORD];
         for (var k = 0u; k < 4u; k++) { // unrolled
-            let slot = slot_of(8u * t + 4u * v + k);
-            let code = (four[v] >> (slot % CODES_PER_WORD * BITS)) & CODE_MASK;
+            let slot = slot_of(0u) ^ slot_of(4u * v + k);
+            let code = (four[v] >> (lane_shift ^ (slot % CODES_PER_WORD * BITS))) & CODE_MASK;
             var value: u32;
             if BITS == 4u {
                 value = tables[(16u * of_tile + code) % TABLES];

@@ -14,18 +14,22 @@ fn quantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_w
     let n = n_valid(block);
 
     var x: array<vec4<u32>, BLOCK / 4u>;
-    for (var i = 0u; i < BLOCK / 4u; i++) { // unrolled
-        x[i] = load4(block * (BLOCK / 4u) + i);
+    for (var i = 0u; i < BLOCK / 8u; i++) { // unrolled
+        let eight = load8(block * (BLOCK / 8u) + i);
+        x[2u * i] = eight[0];
+        x[2u * i + 1u] = eight[1];
     }
-    if n < BLOCK {
-        for (var i = 0u; i < BLOCK / 4u; i++) { // unrolled
-            x[i] = select(vec4<u32>(0u), x[i], vec4<u32>(0u, 1u, 2u, 3u) + 4u * i < vec4<u32>(n));
-        }
-    }
-
     var most = 0u;
     for (var i = 0u; i < BLOCK / 4u; i++) { // unrolled
         most = larger(larger(larger(larger(most, seen(x[i].x)), seen(x[i].y)), seen(x[i].z)), seen(x[i].w));
+    }
+    // A short block leaves out what lies past its tail. This loop stays one: software adapters run both sides of a branch,
+    // and so no more than one pass.
+    if n < BLOCK {
+        most = 0u;
+        for (var e = 0u; e < n; e++) {
+            most = larger(most, seen(load4((block * BLOCK + e) >> 2u)[e & 3u]));
+        }
     }
     let extreme = extreme_of(most);
     if (extreme & MAGNITUDE) >= INFINITY {

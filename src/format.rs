@@ -184,7 +184,7 @@ formats! {
         whole_blocks: false,
         containers: &[Container::Native, Container::Bnb],
         codec: nf4::CODEC,
-        shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/nf4.wgsl")],
+        shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/codebook.wgsl"), shader!("shared/sixteen.wgsl"), shader!("formats/nf4.wgsl")],
     };
     /// bitsandbytes' 4-bit float.
     Fp4 => FormatInfo {
@@ -208,7 +208,7 @@ formats! {
         whole_blocks: false,
         containers: &[],
         codec: nf4::CODEC,
-        shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/nf4.wgsl")],
+        shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/codebook.wgsl"), shader!("shared/sixteen.wgsl"), shader!("formats/nf4.wgsl")],
     };
     /// [`Format::Fp4`] with double quantization of its scales.
     Fp4Dq => FormatInfo {
@@ -232,7 +232,7 @@ formats! {
         whole_blocks: true,
         containers: &[Container::Native, Container::Gguf],
         codec: q4_0::CODEC,
-        shader: &[shader!("shared/wide.wgsl"), shader!("formats/q4_0.wgsl")],
+        shader: &[shader!("shared/wide.wgsl"), shader!("shared/sixteen.wgsl"), shader!("formats/q4_0.wgsl")],
     };
     /// GGUF's 8-bit format.
     Q8_0 => FormatInfo {

@@ -94,6 +94,16 @@ impl Kernel {
         })
     }
 
+    /// The kernel with the same text of the first format that has it: double quantization changes no kernel.
+    pub(super) fn shared(self) -> Self {
+        let text = |format: Format| {
+            let info = format.info();
+            (info.block, info.bits, info.shader.iter().map(|part| part.path).collect::<Vec<_>>())
+        };
+        let same = |format: &Format| text(*format) == text(self.format);
+        Self { format: Format::ALL.iter().copied().find(same).unwrap_or(self.format), ..self }
+    }
+
     /// Name of its entry point: that of the shape's file.
     #[must_use]
     pub fn entry_point(self) -> &'static str {

@@ -196,6 +196,7 @@ impl Gpu {
 
     /// The kernel's pipeline, built on first use.
     async fn pipeline(&self, kernel: Kernel) -> Result<wgpu::ComputePipeline> {
+        let kernel = kernel.shared();
         if let Some(pipeline) = lock(&self.pipelines).get(&kernel) {
             return Ok(pipeline.clone());
         }

@@ -16,8 +16,11 @@ use measure::{Subject, Timing};
 use wgquant::Gpu;
 use wgquant::gpu::{Direction, Kernel, Params, Shape};
 
-/// Float twins: a format's integer part, and what stands in its place.
-const FLOAT_TWINS: &[(&str, &str)] = &[];
+/// Float twins of quantize kernels: a format's integer part, and what stands in its place.
+const FLOAT_TWINS: &[(&str, &str)] = &[
+    ("formats/quant4bit.wgsl", include_str!("../shaders/float_sym4.wgsl")),
+    ("formats/nf4.wgsl", include_str!("../shaders/float_nf4.wgsl")),
+];
 
 fn main() -> Result<()> {
     if std::env::args().nth(1).as_deref() == Some("count") {
@@ -69,9 +72,14 @@ fn one(gpu: &Gpu, kernel: Kernel, args: &Args) -> Result<()> {
                 subjects.push(subject(format!("{} {}", kernel.label(), variant.name), source, true));
             }
         }
-        for (part, text) in FLOAT_TWINS {
-            let twin = Variant { name: "in floats".to_owned(), parts: vec![((*part).to_owned(), (*text).to_owned())] };
-            if let Some(source) = twin.apply(&kernel.source())? {
+        let twins = FLOAT_TWINS.iter().filter(|_| kernel.direction == Direction::Quantize);
+        for (part, text) in twins {
+            // What the integer part compares with is left out where the format has it.
+            let without =
+                Variant { name: String::new(), parts: vec![("shared/levels.wgsl".to_owned(), String::new())] };
+            let twin = Variant { name: String::new(), parts: vec![((*part).to_owned(), (*text).to_owned())] };
+            let source = without.apply(&kernel.source())?.unwrap_or_else(|| kernel.source());
+            if let Some(source) = twin.apply(&source)? {
                 subjects.push(subject(format!("{} in floats", kernel.label()), source, false));
             }
         }
@@ -102,7 +110,9 @@ fn copies(kernel: Kernel, n_blocks: u32) -> [Subject; 2] {
     let (input, output) = (kernel.input_block_bytes()[0] / 16, kernel.output_block_bytes()[0] / 16);
     let sizes = format!("const IN_VECS: u32 = {input}u;\nconst OUT_VECS: u32 = {output}u;\n");
     let (by_block, wide) = match kernel.direction {
-        Direction::Quantize => (include_str!("../shaders/copy_quantize.wgsl"), include_str!("../shaders/copy_quantize_wide.wgsl")),
+        Direction::Quantize => {
+            (include_str!("../shaders/copy_quantize.wgsl"), include_str!("../shaders/copy_quantize_wide.wgsl"))
+        }
         Direction::Dequantize => {
             (include_str!("../shaders/copy_dequantize.wgsl"), include_str!("../shaders/copy_dequantize_wide.wgsl"))
         }
@@ -128,7 +138,8 @@ async fn open(args: &Args) -> Result<Vec<Gpu>> {
         for adapter in instance.enumerate_adapters(backends).await {
             let info = adapter.get_info();
             let name = format!("{}:{}", info.backend.to_str(), info.name).to_lowercase();
-            if !args.adapters.iter().any(|wanted| name.starts_with(&wanted.to_lowercase())) && !args.adapters.is_empty() {
+            if !args.adapters.iter().any(|wanted| name.starts_with(&wanted.to_lowercase())) && !args.adapters.is_empty()
+            {
                 continue;
             }
             let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP;

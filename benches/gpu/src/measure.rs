@@ -66,7 +66,11 @@ pub fn time_all(
     let inputs: Vec<_> = inputs
         .iter()
         .map(|contents| {
-            device.create_buffer_init(&wgpu::util::BufferInitDescriptor { label: Some("input"), contents, usage: storage })
+            device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
+                label: Some("input"),
+                contents,
+                usage: storage,
+            })
         })
         .collect();
     let new = |size| {
@@ -198,8 +202,7 @@ impl Clock {
                 beginning_of_pass_write_index: Some(0),
                 end_of_pass_write_index: Some(1),
             });
-            let mut pass =
-                encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
             pass.set_pipeline(pipeline);
             pass.set_bind_group(0, bind_group, &[]);
             pass.dispatch_workgroups(x, n_workgroups.div_ceil(x), 1);
