@@ -6,6 +6,19 @@ const SERIAL_WG: u32 = 64u;
 @group(0) @binding(1) var<storage, read> codes: array<vec4<u32>>; // (n_blocks, WORDS / 4)
 @group(0) @binding(3) var<storage, read_write> values: array<vec4<u32>>; // (n_blocks, OUT_WORDS / 4)
 
+// table[code] by bisection: an index of its own for each invocation would put the table into memory.
+fn pick(table: array<u32, 16>, code: u32) -> u32 {
+    let t = table;
+    let b0 = (code & 1u) != 0u;
+    let b1 = (code & 2u) != 0u;
+    let b2 = (code & 4u) != 0u;
+    let q0 = select(select(t[0], t[1], b0), select(t[2], t[3], b0), b1);
+    let q1 = select(select(t[4], t[5], b0), select(t[6], t[7], b0), b1);
+    let q2 = select(select(t[8], t[9], b0), select(t[10], t[11], b0), b1);
+    let q3 = select(select(t[12], t[13], b0), select(t[14], t[15], b0), b1);
+    return select(select(q0, q1, b2), select(q2, q3, b2), (code & 8u) != 0u);
+}
+
 @compute @workgroup_size(SERIAL_WG)
 fn dequantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) n_wg: vec3<u32>) {
     let block = gid.x + gid.y * n_wg.x * SERIAL_WG;
@@ -16,7 +29,7 @@ fn dequantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
 
     var words: array<u32, WORDS>;
     var suspect = (decode(scale, LARGEST_CODE) & (OUT_SIGN - 1u)) >= OUT_INFINITY;
-    for (var v = 0u; v < WORDS / 4u; v++) {
+    for (var v = 0u; v < WORDS / 4u; v++) { // unrolled
         let four = codes[block * (WORDS / 4u) + v];
         words[4u * v] = four.x;
         words[4u * v + 1u] = four.y;
@@ -27,21 +40,21 @@ fn dequantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
 
     var table: array<u32, 16>;
     if BITS == 4u {
-        for (var code = 0u; code < 16u; code++) {
+        for (var code = 0u; code < 16u; code++) { // unrolled
             table[code] = decode(scale, code);
         }
     }
 
-    for (var v = 0u; v < OUT_WORDS / 4u; v++) {
+    for (var v = 0u; v < OUT_WORDS / 4u; v++) { // unrolled
         var four: vec4<u32>;
-        for (var i = 0u; i < 4u; i++) {
-            for (var part = 0u; part < OUT_PER_WORD; part++) {
+        for (var i = 0u; i < 4u; i++) { // unrolled
+            for (var part = 0u; part < OUT_PER_WORD; part++) { // unrolled
                 let e = (4u * v + i) * OUT_PER_WORD + part;
                 let slot = slot_of(e);
                 let code = (words[slot / CODES_PER_WORD] >> (slot % CODES_PER_WORD * BITS)) & CODE_MASK;
                 var value: u32;
                 if BITS == 4u {
-                    value = table[code];
+                    value = pick(table, code);
                 } else {
                     value = decode(scale, code);
                 }

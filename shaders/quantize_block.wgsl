@@ -26,7 +26,7 @@ fn quantize_block(
     }
 
     // Neighbours first, so that of equal magnitudes the earlier element stays.
-    extremes[e] = larger(0u, x);
+    extremes[e] = larger(0u, seen(x));
     for (var stride = 1u; stride < BLOCK; stride *= 2u) {
         workgroupBarrier();
         if e % (2u * stride) == 0u {
@@ -34,7 +34,7 @@ fn quantize_block(
         }
     }
     workgroupBarrier();
-    let extreme = extremes[0];
+    let extreme = extreme_of(extremes[0]);
 
     let scale = scale_of(extreme);
     if e == 0u {

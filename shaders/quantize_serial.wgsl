@@ -1,5 +1,5 @@
 // Quantizes one block an invocation: no barrier, no shared memory. The shape for software adapters, where barriers cost
-// most. The block stays in registers between the maximum and the codes.
+// most. The block stays in registers between the maximum and the codes, so its loops are unrolled.
 
 const SERIAL_WG: u32 = 64u;
 
@@ -14,20 +14,24 @@ fn quantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_w
     let n = n_valid(block);
 
     var x: array<vec4<u32>, BLOCK / 4u>;
-    for (var i = 0u; i < BLOCK / 4u; i++) {
-        x[i] = load4(block * (BLOCK / 4u) + i);
+    for (var i = 0u; i < BLOCK / 8u; i++) { // unrolled
+        let eight = load8(block * (BLOCK / 8u) + i);
+        x[2u * i] = eight[0];
+        x[2u * i + 1u] = eight[1];
     }
+    var most = 0u;
+    for (var i = 0u; i < BLOCK / 4u; i++) { // unrolled
+        most = larger(larger(larger(larger(most, seen(x[i].x)), seen(x[i].y)), seen(x[i].z)), seen(x[i].w));
+    }
+    // A short block leaves out what lies past its tail. This loop stays one: software adapters run both sides of a branch,
+    // and so no more than one pass.
     if n < BLOCK {
-        for (var i = 0u; i < BLOCK / 4u; i++) {
-            let e = vec4<u32>(0u, 1u, 2u, 3u) + 4u * i;
-            x[i] = select(vec4<u32>(0u), x[i], e < vec4<u32>(n));
+        most = 0u;
+        for (var e = 0u; e < n; e++) {
+            most = larger(most, seen(load4((block * BLOCK + e) >> 2u)[e & 3u]));
         }
     }
-
-    var extreme = 0u;
-    for (var i = 0u; i < BLOCK / 4u; i++) {
-        extreme = larger(larger(larger(larger(extreme, x[i].x), x[i].y), x[i].z), x[i].w);
-    }
+    let extreme = extreme_of(most);
     if (extreme & MAGNITUDE) >= INFINITY {
         for (var e = 0u; e < n; e++) {
             if (load4((block * BLOCK + e) >> 2u)[e & 3u] & MAGNITUDE) >= INFINITY {
@@ -45,21 +49,21 @@ fn quantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_w
     scales[block] = scale;
     let c = coder(extreme, scale);
     var words: array<u32, WORDS>;
-    for (var e = 0u; e < BLOCK; e++) {
+    for (var e = 0u; e < BLOCK; e++) { // unrolled
         let slot = slot_of(e);
         words[slot / CODES_PER_WORD] |= encode(c, x[e / 4u][e % 4u]) << (slot % CODES_PER_WORD * BITS);
     }
-    for (var w = 0u; w < WORDS; w++) {
+    for (var w = 0u; w < WORDS; w++) { // unrolled
         words[w] = finish_word(words[w]);
     }
     if n < BLOCK {
         // What lies past the tail is 0, whatever code the format has for zero.
-        for (var e = 0u; e < BLOCK; e++) {
+        for (var e = 0u; e < BLOCK; e++) { // unrolled
             let slot = slot_of(e);
             words[slot / CODES_PER_WORD] &= ~select(0u, CODE_MASK << (slot % CODES_PER_WORD * BITS), e >= n);
         }
     }
-    for (var v = 0u; v < WORDS / 4u; v++) {
+    for (var v = 0u; v < WORDS / 4u; v++) { // unrolled
         codes[block * (WORDS / 4u) + v] =
             vec4<u32>(words[4u * v], words[4u * v + 1u], words[4u * v + 2u], words[4u * v + 3u]);
     }

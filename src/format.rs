@@ -160,7 +160,7 @@ formats! {
         whole_blocks: false,
         containers: &[Container::Native, Container::CompressedTensors],
         codec: quant4bit::CODEC,
-        shader: &[shader!("shared/symmetric.wgsl"), shader!("formats/quant4bit.wgsl")],
+        shader: &[shader!("shared/absmax.wgsl"),shader!("shared/levels.wgsl"), shader!("shared/symmetric.wgsl"), shader!("formats/quant4bit.wgsl")],
     };
     /// Symmetric 8-bit: codes -127..=127.
     Sym8 => FormatInfo {
@@ -172,7 +172,7 @@ formats! {
         whole_blocks: false,
         containers: &[Container::Native, Container::CompressedTensors],
         codec: quant8bit::CODEC,
-        shader: &[shader!("shared/symmetric.wgsl"), shader!("formats/quant8bit.wgsl")],
+        shader: &[shader!("shared/absmax.wgsl"), shader!("shared/symmetric.wgsl"), shader!("formats/quant8bit.wgsl")],
     };
     /// 4-bit NormalFloat of QLoRA.
     Nf4 => FormatInfo {
@@ -184,7 +184,7 @@ formats! {
         whole_blocks: false,
         containers: &[Container::Native, Container::Bnb],
         codec: nf4::CODEC,
-        shader: &[shader!("shared/wide.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/nf4.wgsl")],
+        shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/codebook.wgsl"), shader!("shared/sixteen.wgsl"), shader!("formats/nf4.wgsl")],
     };
     /// bitsandbytes' 4-bit float.
     Fp4 => FormatInfo {
@@ -196,7 +196,7 @@ formats! {
         whole_blocks: false,
         containers: &[Container::Native, Container::Bnb],
         codec: fp4::CODEC,
-        shader: &[shader!("shared/wide.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/fp4.wgsl")],
+        shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/levels.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/fp4.wgsl")],
     };
     /// [`Format::Nf4`] with double quantization of its scales.
     Nf4Dq => FormatInfo {
@@ -208,7 +208,7 @@ formats! {
         whole_blocks: false,
         containers: &[Container::Native, Container::Bnb],
         codec: nf4::CODEC,
-        shader: &[shader!("shared/wide.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/nf4.wgsl")],
+        shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/codebook.wgsl"), shader!("shared/sixteen.wgsl"), shader!("formats/nf4.wgsl")],
     };
     /// [`Format::Fp4`] with double quantization of its scales.
     Fp4Dq => FormatInfo {
@@ -220,7 +220,7 @@ formats! {
         whole_blocks: false,
         containers: &[Container::Native, Container::Bnb],
         codec: fp4::CODEC,
-        shader: &[shader!("shared/wide.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/fp4.wgsl")],
+        shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/levels.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/fp4.wgsl")],
     };
     /// GGUF's 4-bit format.
     Q4_0 => FormatInfo {
@@ -232,7 +232,7 @@ formats! {
         whole_blocks: true,
         containers: &[Container::Native, Container::Gguf],
         codec: q4_0::CODEC,
-        shader: &[shader!("shared/wide.wgsl"), shader!("formats/q4_0.wgsl")],
+        shader: &[shader!("shared/wide.wgsl"), shader!("shared/sixteen.wgsl"), shader!("formats/q4_0.wgsl")],
     };
     /// GGUF's 8-bit format.
     Q8_0 => FormatInfo {
@@ -244,7 +244,7 @@ formats! {
         whole_blocks: true,
         containers: &[Container::Native, Container::Gguf],
         codec: q8_0::CODEC,
-        shader: &[shader!("shared/wide.wgsl"), shader!("formats/q8_0.wgsl")],
+        shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("formats/q8_0.wgsl")],
     };
     /// OCP microscaling, 4-bit.
     Mxfp4 => FormatInfo {
@@ -256,7 +256,7 @@ formats! {
         whole_blocks: true,
         containers: &[Container::Native, Container::Gguf, Container::Mxfp4],
         codec: mxfp4::CODEC,
-        shader: &[shader!("formats/mxfp4.wgsl")],
+        shader: &[shader!("shared/absmax.wgsl"), shader!("shared/levels.wgsl"), shader!("formats/mxfp4.wgsl")],
     };
 }
 

@@ -28,7 +28,7 @@ fn every_scale(@builtin(global_invocation_id) gid: vec3<u32>) {
     let span = select(absmax + 1u, min(absmax + 1u, 0x2800000u), (h & 1u) == 1u);
     let a = absmax | (h & SIGN);
     let x = (absmax - g % span) | ((h << 1u) & SIGN);
-    let extreme = larger(larger(0u, a), x);
+    let extreme = extreme_of(larger(larger(0u, seen(a)), seen(x)));
     let scale = scale_of(extreme);
     let c = coder(extreme, scale);
     scales[gid.x] = select(scale, 0xffffffffu, overflows(scale));

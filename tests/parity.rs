@@ -32,6 +32,11 @@ fn the_case_table_in_the_block_shape() {
 }
 
 #[test]
+fn the_case_table_in_the_tile_shape() {
+    run_all(Shape::Tile, None);
+}
+
+#[test]
 fn the_case_table_in_many_tiny_chunks() {
     run_all(Shape::Serial, Some(4096));
 }

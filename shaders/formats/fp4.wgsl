@@ -20,10 +20,6 @@ fn value_of(code: u32) -> u32 {
 const CODES: u32 = 0x32547610u;
 
 // One less than the smallest |x| bits that exceed each threshold.
-struct Coder {
-    levels: array<u32, 7>,
-}
-
 fn coder(absmax: u32, scale: u32) -> Coder {
     let r = reciprocal_of(max(absmax, 1u)); // the elements of a zero block exceed nothing
     return Coder(array<u32, 7>(
@@ -35,10 +31,5 @@ fn coder(absmax: u32, scale: u32) -> Coder {
 }
 
 fn encode(c: Coder, x: u32) -> u32 {
-    let a = x & MAGNITUDE;
-    let level = select(0u, 1u, a > c.levels[0]) + select(0u, 1u, a > c.levels[1])
-        + select(0u, 1u, a > c.levels[2]) + select(0u, 1u, a > c.levels[3])
-        + select(0u, 1u, a > c.levels[4]) + select(0u, 1u, a > c.levels[5])
-        + select(0u, 1u, a > c.levels[6]);
-    return ((CODES >> (4u * level)) & 7u) + select(0u, 8u, x > SIGN);
+    return ((CODES >> (4u * level(c, x & MAGNITUDE))) & 7u) | select(0u, 8u, x > SIGN);
 }

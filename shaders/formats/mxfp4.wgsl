@@ -8,10 +8,6 @@ fn slot_of(e: u32) -> u32 {
     return 2u * (e & 15u) + (e >> 4u);
 }
 
-fn larger(a: u32, b: u32) -> u32 {
-    return max(a & MAGNITUDE, b & MAGNITUDE);
-}
-
 fn scale_of(absmax: u32) -> u32 {
     return max(absmax >> 23u, 2u) - 2u;
 }
@@ -22,10 +18,6 @@ fn overflows(scale: u32) -> bool {
 }
 
 // One less than the smallest |x| bits that reach each code.
-struct Coder {
-    below: array<u32, 7>,
-}
-
 fn coder(absmax: u32, scale: u32) -> Coder {
     // The middles between neighbouring values, in quarters. One belongs to the even code of the two.
     let e = i32(scale) + 21;
@@ -36,12 +28,8 @@ fn coder(absmax: u32, scale: u32) -> Coder {
 }
 
 fn encode(c: Coder, x: u32) -> u32 {
-    let a = x & MAGNITUDE;
-    let magnitude = select(0u, 1u, a > c.below[0]) + select(0u, 1u, a > c.below[1])
-        + select(0u, 1u, a > c.below[2]) + select(0u, 1u, a > c.below[3])
-        + select(0u, 1u, a > c.below[4]) + select(0u, 1u, a > c.below[5])
-        + select(0u, 1u, a > c.below[6]);
-    return magnitude + select(0u, 8u, x >= SIGN && magnitude > 0u);
+    let magnitude = level(c, x & MAGNITUDE);
+    return magnitude | select(0u, 8u, x >= SIGN && magnitude > 0u);
 }
 
 fn finish_word(word: u32) -> u32 {

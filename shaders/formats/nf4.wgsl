@@ -15,40 +15,22 @@ fn value_of(code: u32) -> u32 {
     return values[code];
 }
 
-// One less than the smallest |x| bits that count: of a positive x, those that exceed each positive midpoint; of a negative
-// one, those that are not above each negative midpoint.
-struct Coder {
-    positive: array<u32, 8>,
-    negative: array<u32, 7>,
-}
+alias Coder = Thresholds;
 
 fn coder(absmax: u32, scale: u32) -> Coder {
     let r = reciprocal_of(max(absmax, 1u)); // the elements of a zero block exceed nothing
-    return Coder(
-        array<u32, 8>(
-            below(r, 0x3d22faffu, true), below(r, 0x3df64862u, true),
-            below(r, 0x3e5067e0u, true), below(r, 0x3e9582d4u, true),
-            below(r, 0x3ec753f9u, true), below(r, 0x3f006d04u, true),
-            below(r, 0x3f248dafu, true), below(r, 0x3f5c89dau, true),
-        ),
-        array<u32, 7>(
-            below(r, 0x3d3a7871u, false), below(r, 0x3e0d38bcu, false),
-            below(r, 0x3e703cecu, false), below(r, 0x3eadea76u, false),
-            below(r, 0x3eeb8480u, false), below(r, 0x3f1c5270u, false),
-            below(r, 0x3f591cd8u, false),
-        ),
-    );
+    return Thresholds(array<i32, 15>(
+        negative(below(r, 0x3f591cd8u, false)), negative(below(r, 0x3f1c5270u, false)),
+        negative(below(r, 0x3eeb8480u, false)), negative(below(r, 0x3eadea76u, false)),
+        negative(below(r, 0x3e703cecu, false)), negative(below(r, 0x3e0d38bcu, false)), negative(below(r, 0x3d3a7871u, false)),
+        i32(below(r, 0x3d22faffu, true)), i32(below(r, 0x3df64862u, true)),
+        i32(below(r, 0x3e5067e0u, true)), i32(below(r, 0x3e9582d4u, true)),
+        i32(below(r, 0x3ec753f9u, true)), i32(below(r, 0x3f006d04u, true)),
+        i32(below(r, 0x3f248dafu, true)), i32(below(r, 0x3f5c89dau, true)),
+    ));
 }
 
+// How many midpoints x exceeds.
 fn encode(c: Coder, x: u32) -> u32 {
-    let a = x & MAGNITUDE;
-    let up = select(0u, 1u, a > c.positive[0]) + select(0u, 1u, a > c.positive[1])
-        + select(0u, 1u, a > c.positive[2]) + select(0u, 1u, a > c.positive[3])
-        + select(0u, 1u, a > c.positive[4]) + select(0u, 1u, a > c.positive[5])
-        + select(0u, 1u, a > c.positive[6]) + select(0u, 1u, a > c.positive[7]);
-    let down = select(0u, 1u, a > c.negative[0]) + select(0u, 1u, a > c.negative[1])
-        + select(0u, 1u, a > c.negative[2]) + select(0u, 1u, a > c.negative[3])
-        + select(0u, 1u, a > c.negative[4]) + select(0u, 1u, a > c.negative[5])
-        + select(0u, 1u, a > c.negative[6]);
-    return select(7u + up, 7u - down, (x & SIGN) != 0u);
+    return level(c, x);
 }

@@ -8,9 +8,17 @@ fn slot_of(e: u32) -> u32 {
     return 2u * (e & 15u) + (e >> 4u);
 }
 
+fn seen(x: u32) -> u32 {
+    return x;
+}
+
 // Of two elements the one of larger magnitude, the first of equals.
 fn larger(a: u32, b: u32) -> u32 {
     return select(a, b, (b & MAGNITUDE) > (a & MAGNITUDE));
+}
+
+fn extreme_of(seen: u32) -> u32 {
+    return seen;
 }
 
 // RN(extreme / −8) as a binary32.
@@ -27,52 +35,37 @@ fn overflows(scale: u32) -> bool {
     return (scale & 0x7fffu) == 0x7c00u;
 }
 
-// One less than the smallest |x| bits that change the code: upwards from 8 where x · id is positive, downwards where it is
-// negative. The sum with 8.5 rounds, too, so that some thresholds lie a little beyond the halves.
+// Where the code changes: upwards from 8 where x · id is positive, downwards where it is negative. The sum with 8.5 rounds,
+// too, so that some thresholds lie a little beyond the halves.
 struct Coder {
-    up: array<u32, 7>,
-    down: array<u32, 8>,
-    sign: u32, // of the elements whose product is negative
+    thresholds: Thresholds,
+    turn: u32, // gives an element the sign of its product
 }
 
 fn threshold(r: Reciprocal, t: u32, strict: bool) -> u32 {
     // Without a finite reciprocal every code is 8.
-    if r.infinite {
-        return 0xffffffffu;
-    }
-    return below(r, t, strict);
+    return select(below(r, t, strict), MAGNITUDE - 1u, r.infinite);
 }
 
 fn coder(extreme: u32, scale: u32) -> Coder {
     let r = reciprocal_of(max(divided(extreme) & MAGNITUDE, 1u));
     return Coder(
-        array<u32, 7>(
-            threshold(r, 0x3efffff0u, false), threshold(r, 0x3fbffffcu, false),
-            threshold(r, 0x401ffffeu, false), threshold(r, 0x405ffffeu, false),
-            threshold(r, 0x408fffffu, false), threshold(r, 0x40afffffu, false),
-            threshold(r, 0x40cfffffu, false),
-        ),
-        array<u32, 8>(
-            threshold(r, 0x3f000004u, true), threshold(r, 0x3fc00002u, true),
-            threshold(r, 0x40200001u, true), threshold(r, 0x40600001u, true),
-            threshold(r, 0x40900000u, true), threshold(r, 0x40b00000u, true),
-            threshold(r, 0x40d00000u, true), threshold(r, 0x40f00000u, true),
-        ),
-        extreme & SIGN,
+        Thresholds(array<i32, 15>(
+            negative(threshold(r, 0x40f00000u, true)), negative(threshold(r, 0x40d00000u, true)),
+            negative(threshold(r, 0x40b00000u, true)), negative(threshold(r, 0x40900000u, true)),
+            negative(threshold(r, 0x40600001u, true)), negative(threshold(r, 0x40200001u, true)),
+            negative(threshold(r, 0x3fc00002u, true)), negative(threshold(r, 0x3f000004u, true)),
+            i32(threshold(r, 0x3efffff0u, false)), i32(threshold(r, 0x3fbffffcu, false)),
+            i32(threshold(r, 0x401ffffeu, false)), i32(threshold(r, 0x405ffffeu, false)),
+            i32(threshold(r, 0x408fffffu, false)), i32(threshold(r, 0x40afffffu, false)),
+            i32(threshold(r, 0x40cfffffu, false)),
+        )),
+        (extreme & SIGN) ^ SIGN,
     );
 }
 
 fn encode(c: Coder, x: u32) -> u32 {
-    let a = x & MAGNITUDE;
-    let up = select(0u, 1u, a > c.up[0]) + select(0u, 1u, a > c.up[1])
-        + select(0u, 1u, a > c.up[2]) + select(0u, 1u, a > c.up[3])
-        + select(0u, 1u, a > c.up[4]) + select(0u, 1u, a > c.up[5])
-        + select(0u, 1u, a > c.up[6]);
-    let down = select(0u, 1u, a > c.down[0]) + select(0u, 1u, a > c.down[1])
-        + select(0u, 1u, a > c.down[2]) + select(0u, 1u, a > c.down[3])
-        + select(0u, 1u, a > c.down[4]) + select(0u, 1u, a > c.down[5])
-        + select(0u, 1u, a > c.down[6]) + select(0u, 1u, a > c.down[7]);
-    return select(8u + up, 8u - down, (x & SIGN) == c.sign);
+    return level(c.thresholds, x ^ c.turn);
 }
 
 fn finish_word(word: u32) -> u32 {

@@ -7,10 +7,6 @@ fn slot_of(e: u32) -> u32 {
     return e;
 }
 
-fn larger(a: u32, b: u32) -> u32 {
-    return max(a & MAGNITUDE, b & MAGNITUDE);
-}
-
 // RN(absmax / 127) as a binary32. 127 is odd, so the quotient never lies halfway.
 fn divided(absmax: u32) -> u32 {
     let m = significand(absmax);

@@ -11,36 +11,29 @@ fn slot_of(e: u32) -> u32 {
 }
 
 // One less than the smallest |x| bits whose code is at least 1, 2, … 7.
-struct Coder {
-    below: array<u32, 7>,
-}
-
 fn coder(absmax: u32, scale: u32) -> Coder {
-    let m = significand(scale);
-    let e = exponent(scale);
+    let z = 23u - min(firstLeadingBit(significand(scale) | 1u), 23u);
+    let m = significand(scale) << z;
+    let e = i32(exponent(scale)) - i32(z) - 2;
     return Coder(array<u32, 7>(
         below(m, e, 1u), below(m, e, 3u), below(m, e, 5u), below(m, e, 7u),
         below(m, e, 9u), below(m, e, 11u), below(m, e, 13u),
     ));
 }
 
-// One less than the smallest |x| whose quotient by the scale rounds to odd/2 or more. A scale of 0 gives all ones, which
-// nothing exceeds.
-fn below(m: u32, e: u32, odd: u32) -> u32 {
+// One less than the smallest |x| whose quotient by the scale, m · 2^e in units of 2^-148, rounds to odd/2 or more: it
+// reaches odd/2 less half of the quotient's last place, m >> (24 − f). The significand loses `shift` bits, more where the
+// result is subnormal. A scale of 0 gives more than any element of its block.
+fn below(m: u32, e: i32, odd: u32) -> u32 {
+    let f = firstLeadingBit(odd);
     let product = m * odd;
-    let shift = max(firstLeadingBit(product | 1u), select(23u, 24u, e < 2u)) - 23u;
-    let rest = product & ((1u << shift) - 1u);
-    let up = select(0u, 1u, (rest << (24u - firstLeadingBit(odd))) > m);
-    return ((e + shift - 2u) << 23u) + (product >> shift) + up - 1u;
+    let shift = max(i32(f + (product >> (24u + f))), -e);
+    return (u32(e + shift) << 23u) + ((product - (m >> (24u - f)) - 1u) >> u32(shift));
 }
 
-// How many thresholds |x| exceeds, with x's sign in bit 3.
+// The magnitude, with x's sign in bit 3.
 fn encode(c: Coder, x: u32) -> u32 {
-    let a = x & MAGNITUDE;
-    return ((x & SIGN) >> 28u)
-        + select(0u, 1u, a > c.below[0]) + select(0u, 1u, a > c.below[1]) + select(0u, 1u, a > c.below[2])
-        + select(0u, 1u, a > c.below[3]) + select(0u, 1u, a > c.below[4]) + select(0u, 1u, a > c.below[5])
-        + select(0u, 1u, a > c.below[6]);
+    return ((x & SIGN) >> 28u) | level(c, x & MAGNITUDE);
 }
 
 // Whether one of the word's codes is one that no writer makes (the nibble 8): a borrow-free test of all eight at once.

@@ -14,7 +14,8 @@ fn slot_of(e: u32) -> u32 {
 struct Coder {
     significand: u32,
     reciprocal: u32,
-    exponent: i32, // of the element that has the same unit
+    exponent: u32, // of the largest elements there can be
+    shift: u32, // brings their significand into units of half the scale
 }
 
 fn coder(absmax: u32, scale: u32) -> Coder {
@@ -22,19 +23,21 @@ fn coder(absmax: u32, scale: u32) -> Coder {
     let m = select(significand(scale), 0x800000u, scale == 0u);
     let z = 23u - firstLeadingBit(m);
     let q = m << z;
-    return Coder(q, min(0x80000000u / (q >> 8u), 65535u) - 2u, i32(exponent(scale)) - 1 - i32(z));
+    // Elements have less than 256 units, so 8 bits more, or what there is down to the subnormals.
+    let e = max(i32(exponent(scale) + 7u - z), 1);
+    return Coder(q, min(0x80000000u / (q >> 8u), 65535u) - 2u, u32(e), u32(e + 1 - i32(exponent(scale) - z)));
 }
 
 // |x| in units of half the scale, y / q, gives a guess that is the code or one less; an exact comparison settles it. The
 // term added to y is the half unit in the last place that RN(x / scale) may round up.
 fn encode(c: Coder, x: u32) -> u32 {
-    let shift = i32(exponent(x)) - c.exponent;
-    let m = significand(x);
-    let y = select(m << u32(clamp(shift, 0, 31)), m >> u32(clamp(-shift, 0, 31)), shift < 0);
+    let field = (x & MAGNITUDE) >> 23u;
+    let m = (x & 0x7fffffu) | (min(field, 1u) << 23u);
+    let y = (m << c.shift) >> min(c.exponent - max(field, 1u), 31u);
     let guess = ((y >> 16u) * c.reciprocal + 0x800000u) >> 24u;
     let odd = 2u * guess + 1u;
-    let up = select(0u, 1u, y + (c.significand >> (24u - firstLeadingBit(odd))) >= c.significand * odd);
-    return ((x & SIGN) >> 24u) + guess + up;
+    let up = select(0u, 1u, y + (c.significand >> (countLeadingZeros(odd) - 7u)) >= c.significand * odd);
+    return ((x & SIGN) >> 24u) | (guess + up);
 }
 
 // Whether one of the word's codes is one that no writer makes (the byte 0x80).

@@ -5,10 +5,6 @@ fn slot_of(e: u32) -> u32 {
     return e ^ 1u;
 }
 
-fn larger(a: u32, b: u32) -> u32 {
-    return max(a & MAGNITUDE, b & MAGNITUDE);
-}
-
 fn scale_of(absmax: u32) -> u32 {
     return absmax;
 }

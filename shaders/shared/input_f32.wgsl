@@ -6,3 +6,8 @@
 fn load4(i: u32) -> vec4<u32> {
     return weights[i];
 }
+
+// The bits of elements 8·i .. 8·i+7.
+fn load8(i: u32) -> array<vec4<u32>, 2> {
+    return array<vec4<u32>, 2>(weights[2u * i], weights[2u * i + 1u]);
+}

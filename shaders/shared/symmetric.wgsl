@@ -1,10 +1,5 @@
 // What sym4 (K = 7) and sym8 (K = 127) share. K and K_BITS, the bits that K needs, stand in the format's file.
 
-// Of two elements, the one that the scale comes from: for symmetric formats the larger |x| alone.
-fn larger(a: u32, b: u32) -> u32 {
-    return max(a & MAGNITUDE, b & MAGNITUDE);
-}
-
 // scale = RN(absmax / K); where that is subnormal, rounded up to a multiple of 2^-149; where K · scale would overflow,
 // the next lower float. One integer division: K is odd, so the quotient never lies halfway.
 fn scale_of(absmax: u32) -> u32 {

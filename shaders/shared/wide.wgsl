@@ -21,41 +21,58 @@ fn scaled(m: u32, e: i32) -> Scaled {
 
 // A number, and its reciprocal rounded to a binary32: RN(1 / x).
 struct Reciprocal {
-    // Significand of x, 24 bits; 2^24 where it is a power of two, so that significand · reciprocal ≈ 2^47 always.
-    x: u32,
-    // RN(1 / x). Where that is infinite, x itself as a multiple of 2^-149, and `infinite` holds.
+    // Where that is infinite, `infinite` holds, and x itself is meant.
     reciprocal: Scaled,
     infinite: bool,
+    // 1 / reciprocal, or x: inverse · 2^inverse_exponent with 31 bits, a little too small where it isn't exact.
+    inverse: u32,
+    inverse_exponent: i32,
 }
 
 // x: bits of a binary32 that is not 0, sign apart.
 fn reciprocal_of(x: u32) -> Reciprocal {
-    // 1/x ≥ 2^128 − 2^103, which rounds to infinity, exactly where x ≤ 2^-128.
-    if x <= 0x200000u {
-        return Reciprocal(x, Scaled(x, -149), true);
+    let s = scaled(significand(x), i32(exponent(x)) - 150);
+    // 2^47 / m: a quotient of 17 bits, one Newton step, and what is left over. It is taken modulo 2^32, as it is small; the
+    // quotient may be off by a few.
+    let m = s.significand;
+    let y = 0xffffffffu / (m >> 8u);
+    let error = bitcast<i32>(0u - m * y); // 2^40 − m · y
+    var quotient = (y << 7u) + bitcast<u32>(((error >> 10u) * bitcast<i32>(y >> 2u)) >> 21u);
+    var rest = bitcast<i32>(0u - m * quotient);
+    for (var i = 0u; i < 2u; i++) { // unrolled
+        let less = rest < 0;
+        quotient -= select(0u, 1u, less);
+        rest += select(0, i32(m), less);
     }
-    var s = scaled(significand(x), i32(exponent(x)) - 150);
-    if s.significand == 0x800000u {
-        s = Scaled(0x1000000u, s.exponent - 1);
+    for (var i = 0u; i < 2u; i++) { // unrolled
+        let more = rest >= i32(m);
+        quotient += select(0u, 1u, more);
+        rest -= select(0, i32(m), more);
     }
-    // 2^47 / significand by long division: 24 bits, and a rest.
-    var quotient = 0x80000000u / s.significand;
-    var rest = 0x80000000u - quotient * s.significand;
-    for (var i = 0u; i < 2u; i++) {
-        let digit = (rest << 8u) / s.significand;
-        rest = (rest << 8u) - digit * s.significand;
-        quotient = (quotient << 8u) + digit;
-    }
+    // 24 bits: of a power of two the quotient is 2^24, exactly.
+    let power = m == 0x800000u;
+    quotient = select(quotient, 0x800000u, power);
+    let e = -47 - s.exponent + select(0, 1, power);
     // Rounded once, also where the result is subnormal and so loses `lost` more bits.
-    let e = -47 - s.exponent;
-    let lost = u32(max(-149 - e, 0));
+    let lost = u32(clamp(-149 - e, 0, 24));
     let kept = quotient >> lost;
     let cut = quotient & ((1u << lost) - 1u);
     let half = (1u << lost) >> 1u;
-    let above = select(cut > half || (cut == half && rest > 0u), 2u * rest > s.significand, lost == 0u);
-    let tie = select(cut == half && rest == 0u, 2u * rest == s.significand, lost == 0u);
+    let twice = 2u * u32(rest);
+    let above = select(cut > half || (cut == half && rest > 0), twice > m, lost == 0u);
+    let tie = select(cut == half && rest == 0, twice == m, lost == 0u);
     let rounded = kept + select(0u, 1u, above || (tie && (kept & 1u) == 1u));
-    return Reciprocal(s.significand, scaled(rounded, e + i32(lost)), false);
+    let r = scaled(rounded, e + i32(lost));
+
+    // 2^54 / r: 2^7 · m, corrected by how far r · m is from 2^47.
+    let x2 = m << select(0u, 1u, power);
+    let off = bitcast<i32>(0u - r.significand * x2);
+    let inverse = (x2 << 7u) + bitcast<u32>(((off >> 10u) * bitcast<i32>(m >> 10u)) >> 20u) - 2u;
+    // 1/x ≥ 2^128 − 2^103, which rounds to infinity, exactly where x ≤ 2^-128.
+    if x <= 0x200000u {
+        return Reciprocal(s, true, m << 7u, s.exponent - 7);
+    }
+    return Reciprocal(r, false, inverse, -54 - r.exponent);
 }
 
 // One less than the smallest |y| bits for which RN(|y| · RN(1/x)) exceeds the binary32 `t` (`strict`), or reaches it (not
@@ -66,39 +83,23 @@ fn below(r: Reciprocal, t: u32, strict: bool) -> u32 {
     let significand_t = significand(t);
     let middle = 2u * significand_t + select(0xffffffffu, 1u, strict); // · 2^(exponent(t) − 151)
     let with_middle = ((significand_t & 1u) == 1u) == strict;
-    let e = i32(exponent(t)) - 151;
-
-    if r.infinite {
-        // |y| > middle · 2^e · x, in units of 2^-149.
-        let product = multiply(middle, r.x);
-        let n = u32(-e); // 25 to 33
-        let low = select(product.y & ((1u << (n & 31u)) - 1u), product.y | (product.x & ((1u << (n & 31u)) - 1u)), n >= 32u);
-        let exact = low == 0u;
-        let floor_ = select((product.x << (32u - min(n, 31u))) | (product.y >> min(n, 31u)), product.x >> (n & 31u), n >= 32u);
-        return floor_ - select(0u, 1u, exact && with_middle);
-    }
 
     // |y| > middle · 2^e / reciprocal = m · 2^ey, with m scaled to 24 bits.
-    let mr = r.reciprocal.significand;
-    let s = select(22u, 23u, middle < 2u * mr);
-    let product = multiply(middle, r.x);
-    var m = (product.x << (s - 15u)) | (product.y >> (47u - s));
-    // The guess is off by a few units at the most, so the difference of the 48-bit products fits a word.
-    var difference = bitcast<i32>(m * mr - (middle << s));
+    let product = multiply(middle, r.inverse);
+    let wide = product.x >= 0x800000u;
+    var m = select((product.x << 1u) | (product.y >> 31u), product.x, wide);
+    let ey = i32(exponent(t)) - 151 + r.inverse_exponent + select(31, 32, wide);
+    // The guess is too small by two at the most, so the difference of the 48-bit products fits a word.
+    let cut = select(product.y & MAGNITUDE, product.y, wide) != 0u;
+    var difference = bitcast<i32>(m * r.reciprocal.significand - (middle << select(23u, 22u, wide)));
+    difference = select(difference, select(0, -1, cut), r.infinite);
     let least = select(1, 0, with_middle);
-    while difference < least {
-        m += 1u;
-        difference += i32(mr);
-    }
-    while difference - i32(mr) >= least {
-        m -= 1u;
-        difference -= i32(mr);
-    }
-    let ey = e - i32(s) - r.reciprocal.exponent;
-    if ey >= -149 {
-        return (u32(ey + 149) << 23u) + m - 1u;
+    for (var i = 0u; i < 2u; i++) { // unrolled
+        let less = difference < least;
+        m += select(0u, 1u, less);
+        difference += select(0, bitcast<i32>(r.reciprocal.significand), less);
     }
     // Among subnormals the next multiple of 2^-149 from there on.
-    let lost = u32(min(-149 - ey, 31));
-    return ((m + (1u << lost) - 1u) >> lost) - 1u;
+    let field = ey + 149;
+    return (u32(max(field, 0)) << 23u) + ((m - 1u) >> u32(clamp(-field, 0, 31)));
 }

@@ -1,6 +1,7 @@
 //! The table of kernels: every one is a format, a direction, a shape and the type of the weights, and is put together
 //! from the same few files under `shaders/`.
 
+use super::unroll;
 use crate::dtype::Dtype;
 use crate::format::{Format, ShaderPart, shader};
 
@@ -20,11 +21,29 @@ pub enum Shape {
     Block,
     /// One invocation a block, no barrier: for software adapters.
     Serial,
+    /// Several blocks a workgroup, 8 elements an invocation, what a block needs once done once: for hardware.
+    Tile,
 }
 
 impl Shape {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Block, Self::Serial];
+    pub const ALL: [Self; 3] = [Self::Block, Self::Serial, Self::Tile];
+
+    /// The name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Serial => "serial",
+            Self::Tile => "tile",
+        }
+    }
+
+    /// The shape of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|shape| shape.name() == name)
+    }
 }
 
 /// One compute kernel.
@@ -60,6 +79,9 @@ pub const STATUS_BYTES: u64 = 8;
 /// Blocks that one workgroup of the serial shape takes; `SERIAL_WG` in the shaders.
 const SERIAL_WG: u32 = 64;
 
+/// Elements that one workgroup of the tile shape takes: `TILE_WG` invocations with 8 each.
+const TILE_ELEMS: usize = 256 * 8;
+
 impl Kernel {
     /// Every kernel there is.
     pub fn all() -> impl Iterator<Item = Self> {
@@ -72,14 +94,26 @@ impl Kernel {
         })
     }
 
+    /// The kernel with the same text of the first format that has it: double quantization changes no kernel.
+    pub(super) fn shared(self) -> Self {
+        let text = |format: Format| {
+            let info = format.info();
+            (info.block, info.bits, info.shader.iter().map(|part| part.path).collect::<Vec<_>>())
+        };
+        let same = |format: &Format| text(*format) == text(self.format);
+        Self { format: Format::ALL.iter().copied().find(same).unwrap_or(self.format), ..self }
+    }
+
     /// Name of its entry point: that of the shape's file.
     #[must_use]
     pub fn entry_point(self) -> &'static str {
         match (self.direction, self.shape) {
             (Direction::Quantize, Shape::Block) => "quantize_block",
             (Direction::Quantize, Shape::Serial) => "quantize_serial",
+            (Direction::Quantize, Shape::Tile) => "quantize_tile",
             (Direction::Dequantize, Shape::Block) => "dequantize_block",
             (Direction::Dequantize, Shape::Serial) => "dequantize_serial",
+            (Direction::Dequantize, Shape::Tile) => "dequantize_tile",
         }
     }
 
@@ -98,8 +132,10 @@ impl Kernel {
         parts.push(match (self.direction, self.shape) {
             (Direction::Quantize, Shape::Block) => shader!("quantize_block.wgsl"),
             (Direction::Quantize, Shape::Serial) => shader!("quantize_serial.wgsl"),
+            (Direction::Quantize, Shape::Tile) => shader!("quantize_tile.wgsl"),
             (Direction::Dequantize, Shape::Block) => shader!("dequantize_block.wgsl"),
             (Direction::Dequantize, Shape::Serial) => shader!("dequantize_serial.wgsl"),
+            (Direction::Dequantize, Shape::Tile) => shader!("dequantize_tile.wgsl"),
         });
         if self.direction == Direction::Quantize {
             parts.extend_from_slice(match self.dtype {
@@ -131,9 +167,22 @@ impl Kernel {
             source.push_str("\n// ---- ");
             source.push_str(part.path);
             source.push('\n');
-            source.push_str(part.source);
+            source.push_str(&unroll::unroll(part.source, &self.sizes()));
         }
         source
+    }
+
+    /// The constants that the bounds of unrolled loops may name.
+    fn sizes(self) -> [(&'static str, usize); 5] {
+        let info = self.format.info();
+        let per_word = 4 / self.dtype.n_bytes();
+        [
+            ("BLOCK", info.block),
+            ("CODES_PER_WORD", 32 / info.bits),
+            ("WORDS", info.block * info.bits / 32),
+            ("OUT_WORDS", info.block / per_word),
+            ("OUT_PER_WORD", per_word),
+        ]
     }
 
     /// Bytes a block of each input binding, in order.
@@ -163,12 +212,18 @@ impl Kernel {
         vec![self.format.info().block_codes_bytes(), 4]
     }
 
+    /// Blocks that one workgroup of the tile shape takes; `TILE_BLOCKS` in the shaders.
+    fn tile_blocks(self) -> u32 {
+        u32::try_from(TILE_ELEMS / self.format.info().block).unwrap_or(1)
+    }
+
     /// Workgroups for `n_blocks` blocks.
     #[must_use]
     pub fn n_workgroups(self, n_blocks: u32) -> u32 {
         match self.shape {
             Shape::Block => n_blocks,
             Shape::Serial => n_blocks.div_ceil(SERIAL_WG),
+            Shape::Tile => n_blocks.div_ceil(self.tile_blocks()),
         }
     }
 }

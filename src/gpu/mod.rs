@@ -8,6 +8,7 @@ mod kernels;
 mod plan;
 mod record;
 mod stream;
+mod unroll;
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -93,7 +94,7 @@ impl Gpu {
     #[must_use]
     pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let info = device.adapter_info();
-        let shape = if info.device_type == wgpu::DeviceType::Cpu { Shape::Serial } else { Shape::Block };
+        let shape = if info.device_type == wgpu::DeviceType::Cpu { Shape::Serial } else { Shape::Tile };
         Self {
             device,
             queue,
@@ -195,6 +196,7 @@ impl Gpu {
 
     /// The kernel's pipeline, built on first use.
     async fn pipeline(&self, kernel: Kernel) -> Result<wgpu::ComputePipeline> {
+        let kernel = kernel.shared();
         if let Some(pipeline) = lock(&self.pipelines).get(&kernel) {
             return Ok(pipeline.clone());
         }

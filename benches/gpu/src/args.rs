@@ -1,0 +1,108 @@
+//! What to time.
+
+use anyhow::{Context as _, Result, bail};
+use wgquant::gpu::{Direction, Kernel, Shape};
+use wgquant::{Dtype, Format};
+
+/// A kernel with parts of its text replaced.
+pub struct Variant {
+    pub name: String,
+    /// Paths under `shaders/`, and what stands there instead.
+    pub parts: Vec<(String, String)>,
+}
+
+impl Variant {
+    /// The changed text; `None` where a part isn't in the kernel.
+    pub fn apply(&self, source: &str) -> Result<Option<String>> {
+        let mut source = source.to_owned();
+        for (path, text) in &self.parts {
+            let head = format!("// ---- {path}\n");
+            let Some(start) = source.find(&head) else { return Ok(None) };
+            let start = start + head.len();
+            let end = source[start..].find("\n// ---- ").map_or(source.len(), |at| start + at);
+            source.replace_range(start..end, text);
+        }
+        Ok(Some(source))
+    }
+
+    /// `NAME:PART=FILE,PART=FILE`
+    fn parse(text: &str) -> Result<Self> {
+        let (name, parts) = text.split_once(':').context("a variant is NAME:PART=FILE,…")?;
+        let parts = parts.split(',').map(|part| {
+            let (path, file) = part.split_once('=').context("a variant is NAME:PART=FILE,…")?;
+            Ok((path.to_owned(), std::fs::read_to_string(file).with_context(|| file.to_owned())?))
+        });
+        Ok(Self { name: name.to_owned(), parts: parts.collect::<Result<_>>()? })
+    }
+}
+
+pub struct Args {
+    pub adapters: Vec<String>,
+    pub n_elems: usize,
+    pub n_rounds: usize,
+    pub variants: Vec<Variant>,
+    formats: Vec<Format>,
+    directions: Vec<Direction>,
+    dtypes: Vec<Dtype>,
+    shapes: Vec<Shape>,
+}
+
+impl Args {
+    pub fn parse() -> Result<Self> {
+        let mut args = Self {
+            adapters: Vec::new(),
+            n_elems: 16 << 20,
+            n_rounds: 15,
+            variants: Vec::new(),
+            formats: Vec::new(),
+            directions: Vec::new(),
+            dtypes: Vec::new(),
+            shapes: Vec::new(),
+        };
+        let mut words = std::env::args().skip(1);
+        while let Some(option) = words.next() {
+            let value = words.next().with_context(|| format!("{option} needs a value"))?;
+            let list = value.split(',');
+            match option.as_str() {
+                "--adapter" => args.adapters = list.map(str::to_owned).collect(),
+                "--elements" => args.n_elems = value.parse()?,
+                "--rounds" => args.n_rounds = value.parse()?,
+                "--variant" => args.variants.push(Variant::parse(&value)?),
+                "--format" => args.formats = list.map(Format::from_name).collect::<wgquant::Result<_>>()?,
+                "--direction" => args.directions = list.map(direction).collect::<Result<_>>()?,
+                "--dtype" => {
+                    let one = |name| Dtype::from_name(name).with_context(|| format!("no dtype {name}"));
+                    args.dtypes = list.map(one).collect::<Result<_>>()?;
+                }
+                "--shape" => {
+                    let one = |name: &str| Shape::from_name(name).with_context(|| format!("no shape {name}"));
+                    args.shapes = list.map(one).collect::<Result<_>>()?;
+                }
+                _ => bail!("unknown option {option}"),
+            }
+        }
+        Ok(args)
+    }
+
+    /// The shapes to time; the adapter's own unless asked otherwise.
+    pub fn shapes(&self, own: Shape) -> Vec<Shape> {
+        if self.shapes.is_empty() { vec![own] } else { self.shapes.clone() }
+    }
+
+    /// Whether to time that kernel: once for all shapes. Nested formats have the kernels of their base.
+    pub fn wants(&self, kernel: Kernel, own: Shape) -> bool {
+        let base = kernel.format.info().scale != wgquant::format::ScaleType::Nested;
+        kernel.shape == own
+            && (if self.formats.is_empty() { base } else { self.formats.contains(&kernel.format) })
+            && (self.directions.is_empty() || self.directions.contains(&kernel.direction))
+            && (self.dtypes.is_empty() || self.dtypes.contains(&kernel.dtype))
+    }
+}
+
+fn direction(name: &str) -> Result<Direction> {
+    match name {
+        "quantize" => Ok(Direction::Quantize),
+        "dequantize" => Ok(Direction::Dequantize),
+        _ => bail!("no direction {name}"),
+    }
+}

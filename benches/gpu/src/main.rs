@@ -1,0 +1,157 @@
+//! Times every kernel on every adapter, beside a copy kernel of the same traffic and a float twin, in turns within one run.
+//!
+//! ```sh
+//! cargo run --release -- --adapter vulkan:llvmpipe --format sym4 --direction quantize --dtype f32
+//! cargo run --release -- --variant mine:formats/nf4.wgsl=/tmp/nf4.wgsl     # beside the kernel with that part replaced
+//! ```
+
+mod args;
+mod count;
+mod data;
+mod measure;
+
+use anyhow::{Context as _, Result};
+use args::{Args, Variant};
+use measure::{Subject, Timing};
+use wgquant::Gpu;
+use wgquant::gpu::{Direction, Kernel, Params, Shape};
+
+/// Float twins of quantize kernels: a format's integer part, and what stands in its place.
+const FLOAT_TWINS: &[(&str, &str)] = &[
+    ("formats/quant4bit.wgsl", include_str!("../shaders/float_sym4.wgsl")),
+    ("formats/nf4.wgsl", include_str!("../shaders/float_nf4.wgsl")),
+];
+
+fn main() -> Result<()> {
+    if std::env::args().nth(1).as_deref() == Some("count") {
+        return count_all();
+    }
+    let args = Args::parse()?;
+    for gpu in pollster::block_on(open(&args))? {
+        println!("\n{}: {} elements, best of {} in turns\n", gpu.description(), args.n_elems, args.n_rounds);
+        println!("| kernel | G elements/s | of the copy kernel | median | by CPU time | compile |");
+        println!("| --- | ---: | ---: | ---: | ---: | ---: |");
+        for kernel in Kernel::all().filter(|kernel| args.wants(*kernel, gpu.shape())) {
+            one(&gpu, kernel, &args).with_context(|| kernel.label())?;
+        }
+    }
+    Ok(())
+}
+
+/// Prints how much integer arithmetic each `tile` kernel does for an element.
+fn count_all() -> Result<()> {
+    println!("| kernel | operations an element | of every invocation | once a block |");
+    println!("| --- | ---: | ---: | ---: |");
+    let nested = wgquant::format::ScaleType::Nested;
+    for kernel in Kernel::all().filter(|k| k.shape == Shape::Tile && k.format.info().scale != nested) {
+        let count = count::count(kernel)?;
+        let n = count.per_element(kernel.format.info().block);
+        println!("| {} | {n:.1} | {} | {} |", kernel.label(), count.each, count.block);
+    }
+    Ok(())
+}
+
+/// Times a kernel, its variants and its float twin beside the faster of two copy kernels.
+fn one(gpu: &Gpu, kernel: Kernel, args: &Args) -> Result<()> {
+    let block = kernel.format.info().block;
+    let n_blocks = u32::try_from(args.n_elems / block)?;
+    let n_elems = n_blocks * u32::try_from(block)?;
+    let mut subjects = Vec::new();
+    for &shape in &args.shapes(gpu.shape()) {
+        let kernel = Kernel { shape, ..kernel };
+        let subject = |name: String, source, exact| Subject {
+            name,
+            source,
+            entry_point: kernel.entry_point().to_owned(),
+            n_workgroups: kernel.n_workgroups(n_blocks),
+            exact,
+        };
+        subjects.push(subject(kernel.label(), kernel.source(), true));
+        for variant in &args.variants {
+            if let Some(source) = variant.apply(&kernel.source())? {
+                subjects.push(subject(format!("{} {}", kernel.label(), variant.name), source, true));
+            }
+        }
+        let twins = FLOAT_TWINS.iter().filter(|_| kernel.direction == Direction::Quantize);
+        for (part, text) in twins {
+            // What the integer part compares with is left out where the format has it.
+            let without =
+                Variant { name: String::new(), parts: vec![("shared/levels.wgsl".to_owned(), String::new())] };
+            let twin = Variant { name: String::new(), parts: vec![((*part).to_owned(), (*text).to_owned())] };
+            let source = without.apply(&kernel.source())?.unwrap_or_else(|| kernel.source());
+            if let Some(source) = twin.apply(&source)? {
+                subjects.push(subject(format!("{} in floats", kernel.label()), source, false));
+            }
+        }
+    }
+    subjects.extend(copies(kernel, n_blocks));
+    let params = Params { n_elems, n_blocks, _pad0: 0, _pad1: 0 };
+    let inputs = data::inputs(kernel, n_elems as usize)?;
+    let timings = measure::time_all(gpu, kernel, params, &inputs, &subjects, args.n_rounds)?;
+    let is_copy = |timing: &&Timing| timing.name.starts_with("copy");
+    let copy = |of: fn(&Timing) -> f64| timings.iter().filter(is_copy).map(of).fold(f64::INFINITY, f64::min);
+    for timing in &timings {
+        println!(
+            "| {}{} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} s |",
+            timing.name,
+            if timing.differs { " OTHER BYTES" } else { "" },
+            f64::from(n_elems) / timing.best() * 1e-9,
+            copy(Timing::best) / timing.best(),
+            copy(Timing::median) / timing.median(),
+            copy(Timing::cpu) / timing.cpu(),
+            timing.compile_seconds,
+        );
+    }
+    Ok(())
+}
+
+/// Two kernels that only move the bytes: one block an invocation, and neighbours on neighbouring addresses.
+fn copies(kernel: Kernel, n_blocks: u32) -> [Subject; 2] {
+    let (input, output) = (kernel.input_block_bytes()[0] / 16, kernel.output_block_bytes()[0] / 16);
+    let sizes = format!("const IN_VECS: u32 = {input}u;\nconst OUT_VECS: u32 = {output}u;\n");
+    let (by_block, wide) = match kernel.direction {
+        Direction::Quantize => {
+            (include_str!("../shaders/copy_quantize.wgsl"), include_str!("../shaders/copy_quantize_wide.wgsl"))
+        }
+        Direction::Dequantize => {
+            (include_str!("../shaders/copy_dequantize.wgsl"), include_str!("../shaders/copy_dequantize_wide.wgsl"))
+        }
+    };
+    [("copy, a block an invocation", by_block), ("copy, neighbouring addresses", wide)].map(|(name, text)| Subject {
+        name: name.to_owned(),
+        source: format!("{sizes}{text}"),
+        entry_point: "main".to_owned(),
+        n_workgroups: n_blocks.div_ceil(64),
+        exact: false,
+    })
+}
+
+/// The adapters asked for, with timestamps and subgroups where they have them.
+async fn open(args: &Args) -> Result<Vec<Gpu>> {
+    let mut gpus = Vec::new();
+    for backends in [wgpu::Backends::PRIMARY, wgpu::Backends::GL] {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+            backends,
+            flags: wgpu::InstanceFlags::empty(),
+            ..wgpu::InstanceDescriptor::new_without_display_handle()
+        });
+        for adapter in instance.enumerate_adapters(backends).await {
+            let info = adapter.get_info();
+            let name = format!("{}:{}", info.backend.to_str(), info.name).to_lowercase();
+            if !args.adapters.iter().any(|wanted| name.starts_with(&wanted.to_lowercase())) && !args.adapters.is_empty()
+            {
+                continue;
+            }
+            let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP;
+            let descriptor = wgpu::DeviceDescriptor {
+                required_features: adapter.features() & wanted,
+                required_limits: adapter.limits(),
+                ..wgpu::DeviceDescriptor::default()
+            };
+            let (device, queue) = adapter.request_device(&descriptor).await?;
+            gpus.push(Gpu::from_device(device, queue));
+        }
+    }
+    anyhow::ensure!(!gpus.is_empty(), "no such adapter");
+    Ok(gpus)
+}
