@@ -1,19 +1,26 @@
-//! Whole tensors and pieces of them through the CPU reference.
+//! Whole tensors and pieces of them on the CPU: in SIMD registers, on all cores. The bytes and the errors are the
+//! [reference](crate::reference)'s.
+
+use fearless_simd::Level;
 
 use crate::dtype::{Dtype, Weights};
 use crate::error::{Error, Result};
-use crate::format::{Format, FormatInfo};
+use crate::format::Format;
 use crate::packed::{Packed, zeroed, zeroed_parts};
-use crate::quant::BlockFault;
+use crate::reference;
+use crate::simd::GROUP;
+use crate::threads;
 
-/// No format has larger blocks.
-pub(crate) const MAX_BLOCK: usize = 64;
+/// Elements that a thread takes at a time: whole blocks and groups, which fit a core's cache.
+pub(crate) const PART: usize = 1 << 16;
 
-/// Quantizes a tensor with the CPU reference. Blocks are consecutive elements of the flat row-major array; the last may
-/// be short. 16-bit weights widen to `f32` exactly.
+/// Quantizes a tensor on the CPU, on all its cores or on the rayon pool that it is called in. Blocks are consecutive
+/// elements of the flat row-major array; the last may be short. 16-bit weights widen to `f32` exactly.
 ///
 /// # Errors
-/// [`Error::Empty`], or [`Error::NonFinite`] with the first index of a NaN or an infinity.
+/// [`Error::Empty`], [`Error::PartialBlock`],
+/// [`Error::NonFinite`] with the first index of a NaN or an infinity, or
+/// [`Error::ScaleOverflow`].
 ///
 /// ```
 /// let packed = wgquant::quantize(wgquant::Format::Sym4, &[0.5_f32, -0.25, 0.1][..])?;
@@ -27,12 +34,12 @@ pub fn quantize<'a>(format: Format, weights: impl Into<Weights<'a>>) -> Result<P
     Packed::from_stream(format, weights.len() as u64, codes, scales)
 }
 
-/// Dequantizes a tensor with the CPU reference into little-endian elements of `dtype`. Each value is the exact product of
-/// code value and scale, rounded once, to nearest even.
+/// Dequantizes a tensor on the CPU, as [`quantize`] does, into little-endian elements of `dtype`. Each value is the exact
+/// product of code value and scale, rounded once, to nearest even.
 ///
 /// # Errors
-/// [`Error::InvalidCode`] or [`Error::InvalidScale`] for bytes that no writer makes, [`Error::Overflow`] for a value
-/// beyond `dtype`'s range.
+/// [`Error::InvalidCode`] or [`Error::InvalidScale`] for bytes
+/// that no writer makes, [`Error::Overflow`] for a value beyond `dtype`'s range.
 pub fn dequantize(packed: &Packed, dtype: Dtype) -> Result<Vec<u8>> {
     let mut out = zeroed(packed.n_elems().saturating_mul(dtype.n_bytes() as u64))?;
     dequantize_into(packed.format(), packed.codes(), &packed.stream_scales(), 0, dtype, &mut out)?;
@@ -44,11 +51,58 @@ pub fn dequantize(packed: &Packed, dtype: Dtype) -> Result<Vec<u8>> {
 /// # Errors
 /// As [`dequantize`].
 pub fn dequantize_f32(packed: &Packed) -> Result<Vec<f32>> {
-    Ok(bytemuck::pod_collect_to_vec(&dequantize(packed, Dtype::F32)?))
+    let n_elems = packed.n_elems();
+    let mut out = vec![0.0; usize::try_from(n_elems).unwrap_or(usize::MAX)];
+    let bytes = bytemuck::cast_slice_mut(&mut out);
+    dequantize_into(packed.format(), packed.codes(), &packed.stream_scales(), 0, Dtype::F32, bytes)?;
+    Ok(out)
 }
 
-/// Quantizes whole blocks (only the tensor's last may be short) into zeroed codes and scales of fitting length.
-/// `first_elem` is the flat index of the first weight, for messages.
+/// [`quantize`] into memory that is there already, whatever it holds: codes of `ceil(n · bits / 8)` bytes, and one
+/// little-endian scale a block (of nested formats the `f32` scale before it is quantized).
+///
+/// # Errors
+/// As [`quantize`], and [`Error::PackedSize`] for slices of other lengths.
+pub fn quantize_to_slices<'a>(
+    format: Format,
+    weights: impl Into<Weights<'a>>,
+    codes: &mut [u8],
+    scales: &mut [u8],
+) -> Result<()> {
+    let weights = weights.into();
+    check_parts(format, weights.len() as u64, codes, scales)?;
+    quantize_into(format, weights, 0, codes, scales)
+}
+
+/// [`dequantize`] into memory that is there already, of a whole number of `dtype`'s elements. Codes and scales are as
+/// [`quantize_to_slices`] gives them.
+///
+/// # Errors
+/// As [`dequantize`], and [`Error::PackedSize`] for codes and scales of other lengths than `out` calls for.
+pub fn dequantize_to_slice(format: Format, codes: &[u8], scales: &[u8], dtype: Dtype, out: &mut [u8]) -> Result<()> {
+    let n_elems = Weights::from_le_bytes(dtype, out)?.len();
+    check_parts(format, n_elems as u64, codes, scales)?;
+    dequantize_into(format, codes, scales, 0, dtype, out)
+}
+
+fn check_parts(format: Format, n_elems: u64, codes: &[u8], scales: &[u8]) -> Result<()> {
+    let info = format.info();
+    info.check_len(n_elems)?;
+    for (what, expected, actual) in
+        [("codes", info.codes_bytes(n_elems), codes.len()), ("scales", info.scales_bytes(n_elems), scales.len())]
+    {
+        if expected != actual as u64 {
+            return Err(Error::PackedSize { what, format: info.name, n_elems, expected, actual: actual as u64 });
+        }
+    }
+    Ok(())
+}
+
+/// Quantizes whole blocks (only the tensor's last may be short) into codes and scales of fitting length, whatever they
+/// hold. `first_elem` is the flat index of the first weight, for messages.
+///
+/// # Errors
+/// That of the first element or block which has one.
 pub(crate) fn quantize_into(
     format: Format,
     weights: Weights<'_>,
@@ -56,23 +110,81 @@ pub(crate) fn quantize_into(
     codes: &mut [u8],
     scales: &mut [u8],
 ) -> Result<()> {
+    let (info, level) = (format.info(), Level::new());
+    let (part_codes, part_scales) = (info.codes_at(PART), info.scales_at(PART));
+    let parts = codes.chunks_mut(part_codes).zip(scales.chunks_mut(part_scales)).enumerate().collect();
+    threads::first_error(parts, |(part, (codes, scales))| {
+        let start = part * PART;
+        let weights = weights.slice(start..weights.len().min(start + PART));
+        quantize_part(level, format, weights, first_elem + start as u64, codes, scales)
+    })
+}
+
+thread_local! {
+    /// Weights that a thread has read and not quantized yet.
+    static INPUT: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// [`quantize_into`] for `n_elems` weights that `read` gives, from a flat index on: each thread reads what it quantizes, so
+/// that reading overlaps with work, and weights are in its cache.
+///
+/// # Errors
+/// As [`quantize_into`], and what `read` returns.
+pub(crate) fn read_and_quantize(
+    format: Format,
+    dtype: Dtype,
+    (first_elem, n_elems): (u64, usize),
+    read: impl Fn(u64, &mut [u8]) -> Result<()> + Sync,
+    codes: &mut [u8],
+    scales: &mut [u8],
+) -> Result<()> {
+    let (info, level) = (format.info(), Level::new());
+    let (part_codes, part_scales) = (info.codes_at(PART), info.scales_at(PART));
+    let parts = codes.chunks_mut(part_codes).zip(scales.chunks_mut(part_scales)).enumerate().collect();
+    threads::first_error(parts, |(part, (codes, scales))| {
+        let start = part * PART;
+        let first_elem = first_elem + start as u64;
+        INPUT.with_borrow_mut(|input| {
+            input.resize((n_elems - start).min(PART) * dtype.n_bytes(), 0);
+            read(first_elem, input)?;
+            quantize_part(level, format, Weights::from_le_bytes(dtype, input)?, first_elem, codes, scales)
+        })
+    })
+}
+
+/// [`quantize_into`] on one thread, with the instructions of `level`.
+fn quantize_part(
+    level: Level,
+    format: Format,
+    weights: Weights<'_>,
+    first_elem: u64,
+    codes: &mut [u8],
+    scales: &mut [u8],
+) -> Result<()> {
     let info = format.info();
-    for (block_ix, (codes, scale)) in blocks_mut(info, codes, scales).enumerate() {
-        let start = block_ix * info.block;
-        let block = weights.slice(start..weights.len().min(start + info.block));
-        let mut values = [0.0; MAX_BLOCK];
-        let values = &mut values[..block.len()];
-        block.widen_into(values);
-        if let Some(index) = values.iter().position(|x| !x.is_finite()) {
-            return Err(block.non_finite(index, first_elem + start as u64));
-        }
-        (info.codec.quantize_block)(values, codes, scale)
-            .map_err(|fault| block_error(format, first_elem + start as u64, fault))?;
+    let Some(twin) = info.twin else {
+        codes.fill(0);
+        return reference::quantize_into(format, weights, first_elem, codes, scales);
+    };
+    let mut start = 0;
+    while start < weights.len() {
+        let rest = weights.slice(start..weights.len());
+        start += (twin.quantize)(level, rest, &mut codes[info.codes_at(start)..], &mut scales[info.scales_at(start)..]);
+        // The twin stopped before this one.
+        let end = weights.len().min(start + GROUP);
+        let codes = &mut codes[info.codes_at(start)..info.codes_at(end)];
+        let scales = &mut scales[info.scales_at(start)..info.scales_at(end)];
+        codes.fill(0); // as the reference wants it
+        reference::quantize_into(format, weights.slice(start..end), first_elem + start as u64, codes, scales)?;
+        start = end;
     }
     Ok(())
 }
 
 /// Dequantizes whole blocks (only the tensor's last may be short) into `out`, little-endian elements of `dtype`.
+///
+/// # Errors
+/// That of the first element or block which has one.
 pub(crate) fn dequantize_into(
     format: Format,
     codes: &[u8],
@@ -81,66 +193,43 @@ pub(crate) fn dequantize_into(
     dtype: Dtype,
     out: &mut [u8],
 ) -> Result<()> {
+    let (info, level) = (format.info(), Level::new());
+    let parts = out.chunks_mut(PART * dtype.n_bytes()).enumerate().collect();
+    threads::first_error(parts, |(part, out): (usize, &mut [u8])| {
+        let start = part * PART;
+        let (codes, scales) = (&codes[info.codes_at(start)..], &scales[info.scales_at(start)..]);
+        dequantize_part(level, format, codes, scales, first_elem + start as u64, dtype, out)
+    })
+}
+
+/// [`dequantize_into`] on one thread, with the instructions of `level`.
+fn dequantize_part(
+    level: Level,
+    format: Format,
+    codes: &[u8],
+    scales: &[u8],
+    first_elem: u64,
+    dtype: Dtype,
+    out: &mut [u8],
+) -> Result<()> {
     let info = format.info();
-    let width = dtype.n_bytes();
-    for (block_ix, out) in out.chunks_mut(info.block * width).enumerate() {
-        let mut values = [0.0; MAX_BLOCK];
-        let values = &mut values[..out.len() / width];
-        let first_elem = first_elem + (block_ix * info.block) as u64;
-        decode_block(format, codes, scales, block_ix, first_elem, values)?;
-        for (index, (&value, out)) in values.iter().zip(out.chunks_exact_mut(width)).enumerate() {
-            dtype.round_into(value, out).map_err(|value| Error::Overflow {
-                index: first_elem + index as u64,
-                value,
-                dtype: dtype.name(),
-            })?;
-        }
+    let Some(twin) = info.twin else {
+        return reference::dequantize_into(format, codes, scales, first_elem, dtype, out);
+    };
+    let (width, mut start) = (dtype.n_bytes(), 0);
+    let n_elems = out.len() / width;
+    while start < n_elems {
+        let (codes_left, scales_left) = (&codes[info.codes_at(start)..], &scales[info.scales_at(start)..]);
+        start += (twin.dequantize)(level, codes_left, scales_left, dtype, &mut out[start * width..]);
+        // The twin stopped before this one.
+        let end = n_elems.min(start + GROUP);
+        let (codes, scales) = (&codes[info.codes_at(start)..], &scales[info.scales_at(start)..]);
+        let out = &mut out[start * width..end * width];
+        reference::dequantize_into(format, codes, scales, first_elem + start as u64, dtype, out)?;
+        start = end;
     }
     Ok(())
 }
 
-/// The exact values of block `block_ix` of these codes and scales; `first_elem` is the flat index of its first element.
-pub(crate) fn decode_block(
-    format: Format,
-    codes: &[u8],
-    scales: &[u8],
-    block_ix: usize,
-    first_elem: u64,
-    values: &mut [f64],
-) -> Result<()> {
-    let info = format.info();
-    let (codes, scale) = block_parts(info, codes, scales, block_ix);
-    (info.codec.dequantize_block)(codes, scale, values).map_err(|fault| block_error(format, first_elem, fault))
-}
-
-/// The codes and the scale of block `block_ix`.
-pub(crate) fn block_parts<'a>(
-    info: &FormatInfo,
-    codes: &'a [u8],
-    scales: &'a [u8],
-    block_ix: usize,
-) -> (&'a [u8], &'a [u8]) {
-    let (n_codes, n_scale) = (info.block_codes_bytes(), info.scale.n_bytes());
-    let codes = &codes[block_ix * n_codes..codes.len().min((block_ix + 1) * n_codes)];
-    (codes, &scales[block_ix * n_scale..][..n_scale])
-}
-
-fn blocks_mut<'a>(
-    info: &FormatInfo,
-    codes: &'a mut [u8],
-    scales: &'a mut [u8],
-) -> impl Iterator<Item = (&'a mut [u8], &'a mut [u8])> {
-    codes.chunks_mut(info.block_codes_bytes()).zip(scales.chunks_exact_mut(info.scale.n_bytes()))
-}
-
-/// A block's fault, with its place in the tensor.
-pub(crate) fn block_error(format: Format, first_elem: u64, fault: BlockFault) -> Error {
-    let (block, format_name) = (first_elem / format.info().block as u64, format.name());
-    match fault {
-        BlockFault::Code { index, code } => {
-            Error::InvalidCode { block, index: first_elem + index as u64, code, format: format_name }
-        }
-        BlockFault::Scale(value) => Error::InvalidScale { block, value, format: format_name },
-        BlockFault::ScaleOverflow(value) => Error::ScaleOverflow { block, value, format: format_name },
-    }
-}
+#[cfg(test)]
+mod tests;

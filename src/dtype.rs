@@ -188,8 +188,18 @@ impl<'a> Weights<'a> {
 
     /// Widens the first `out.len()` elements into `out`.
     pub(crate) fn widen_into(self, out: &mut [f32]) {
-        for (index, value) in out.iter_mut().enumerate() {
-            *value = self.get(index);
+        // One loop a type, so that each can be vectorized.
+        match self.dtype {
+            Dtype::F32 => {
+                for (value, bytes) in out.iter_mut().zip(self.bytes.as_chunks().0) {
+                    *value = f32::from_le_bytes(*bytes);
+                }
+            }
+            dtype => {
+                for (value, bytes) in out.iter_mut().zip(self.bytes.as_chunks().0) {
+                    *value = dtype.widen(u32::from(u16::from_le_bytes(*bytes)));
+                }
+            }
         }
     }
 

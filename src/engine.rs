@@ -1,14 +1,21 @@
 //! Where the work is done: on a GPU, or on the CPU path. Both take a tensor in pieces and give the same bytes.
 
 use crate::cpu;
-use crate::dtype::{Dtype, Weights};
-use crate::error::Result;
+use crate::dtype::Dtype;
+use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::gpu::Gpu;
 use crate::packed::PackedChunk;
 
 /// Elements that the CPU path takes at a time.
 const CPU_CHUNK_ELEMS: u64 = 1 << 20;
+
+/// The least that [`Engine::with_memory`] takes.
+pub const MIN_MEMORY_BYTES: u64 = 64 << 20;
+
+/// Buffers of a chunk's size that a GPU's stream has at most, on host and device: two chunks in flight, of which each has
+/// its input in staging memory and in the kernel's buffer, and outputs of at most as many bytes; and what the host reads into.
+const BUFFERS_IN_FLIGHT: u64 = 12;
 
 /// What quantizes and dequantizes.
 #[derive(Debug)]
@@ -34,6 +41,27 @@ impl Engine {
         }
     }
 
+    /// Keeps what is in flight at a time within `n_bytes` on host and device together: more of a tensor goes through in
+    /// more pieces. No byte of the result depends on it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for less than [`MIN_MEMORY_BYTES`].
+    pub fn with_memory(self, n_bytes: u64) -> Result<Self> {
+        if n_bytes < MIN_MEMORY_BYTES {
+            let text =
+                format!("{n_bytes} bytes of memory are too few: at least {} MiB are needed", MIN_MEMORY_BYTES >> 20);
+            return Err(Error::Refused(text));
+        }
+        Ok(match self {
+            // What it takes at a time is a few MiB whatever is asked for.
+            Self::Cpu => Self::Cpu,
+            Self::Gpu(gpu) => {
+                let chunk = (n_bytes / BUFFERS_IN_FLIGHT).min(gpu.max_chunk_bytes());
+                Self::Gpu(gpu.with_max_chunk_bytes(chunk))
+            }
+        })
+    }
+
     /// Who did it, for reports and messages: `CPU`, or the adapter's name, backend and driver.
     #[must_use]
     pub fn description(&self) -> String {
@@ -43,8 +71,8 @@ impl Engine {
         }
     }
 
-    /// Quantizes a tensor of `n_elems` weights in pieces. `read` fills a buffer with the elements from a flat index on;
-    /// `write` takes the packed pieces in order. Memory does not depend on `n_elems`.
+    /// Quantizes a tensor of `n_elems` weights in pieces. `read` fills a buffer with the elements from a flat index on, on
+    /// any thread, several at a time; `write` takes the packed pieces in order. Memory does not depend on `n_elems`.
     ///
     /// # Errors
     /// [`Error::NonFinite`](crate::Error::NonFinite) with the first index of a NaN or an infinity, the GPU's errors, and
@@ -54,22 +82,19 @@ impl Engine {
         format: Format,
         dtype: Dtype,
         n_elems: u64,
-        mut read: impl FnMut(u64, &mut [u8]) -> Result<()>,
+        read: impl Fn(u64, &mut [u8]) -> Result<()> + Sync,
         mut write: impl FnMut(PackedChunk<'_>) -> Result<()>,
     ) -> Result<()> {
         format.info().check_len(n_elems)?;
         match self {
-            Self::Gpu(gpu) => gpu.quantize_stream(format, dtype, n_elems, &mut read, &mut write).await,
+            Self::Gpu(gpu) => gpu.quantize_stream(format, dtype, n_elems, &mut { read }, &mut write).await,
             Self::Cpu => {
                 let info = format.info();
-                let (mut input, mut codes, mut scales) = (Vec::new(), Vec::new(), Vec::new());
+                let (mut codes, mut scales) = (Vec::new(), Vec::new());
                 for (first_elem, n) in cpu_chunks(n_elems) {
-                    input.resize(n * dtype.n_bytes(), 0);
-                    read(first_elem, &mut input)?;
-                    refill(&mut codes, info.codes_bytes(n as u64));
-                    refill(&mut scales, info.scales_bytes(n as u64));
-                    let weights = Weights::from_le_bytes(dtype, &input)?;
-                    cpu::quantize_into(format, weights, first_elem, &mut codes, &mut scales)?;
+                    codes.resize(info.codes_at(n), 0);
+                    scales.resize(info.scales_at(n), 0);
+                    cpu::read_and_quantize(format, dtype, (first_elem, n), &read, &mut codes, &mut scales)?;
                     write(PackedChunk { first_elem, codes: &codes, scales: &scales })?;
                 }
                 Ok(())
@@ -98,8 +123,8 @@ impl Engine {
                 let info = format.info();
                 let (mut codes, mut scales, mut out) = (Vec::new(), Vec::new(), Vec::new());
                 for (first_elem, n) in cpu_chunks(n_elems) {
-                    refill(&mut codes, info.codes_bytes(n as u64));
-                    refill(&mut scales, info.scales_bytes(n as u64));
+                    codes.resize(info.codes_at(n), 0);
+                    scales.resize(info.scales_at(n), 0);
                     read(first_elem, &mut codes, &mut scales)?;
                     out.resize(n * dtype.n_bytes(), 0);
                     cpu::dequantize_into(format, &codes, &scales, first_elem, dtype, &mut out)?;
@@ -117,10 +142,4 @@ fn cpu_chunks(n_elems: u64) -> impl Iterator<Item = (u64, usize)> {
         let first = chunk * CPU_CHUNK_ELEMS;
         (first, (n_elems - first).min(CPU_CHUNK_ELEMS) as usize)
     })
-}
-
-/// Makes `buffer` `n_bytes` zeros.
-fn refill(buffer: &mut Vec<u8>, n_bytes: u64) {
-    buffer.clear();
-    buffer.resize(usize::try_from(n_bytes).unwrap_or(usize::MAX), 0);
 }

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::quant::{Codec, fp4, mxfp4, nested, nf4, q4_0, q8_0, quant4bit, quant8bit};
+use crate::simd::{self, Twin};
 
 /// How a block's scale is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +101,8 @@ pub struct FormatInfo {
     pub containers: &'static [Container],
     /// Its CPU reference.
     pub codec: Codec,
+    /// Its fast twin on the CPU; without one, the reference does the work.
+    pub(crate) twin: Option<Twin>,
     /// Its part of the shaders: how a scale comes from the maximum, a code from an element, a value from a code.
     pub shader: &'static [ShaderPart],
 }
@@ -160,6 +163,7 @@ formats! {
         whole_blocks: false,
         containers: &[Container::Native, Container::CompressedTensors],
         codec: quant4bit::CODEC,
+        twin: Some(simd::SYM4),
         shader: &[shader!("shared/absmax.wgsl"),shader!("shared/levels.wgsl"), shader!("shared/symmetric.wgsl"), shader!("formats/quant4bit.wgsl")],
     };
     /// Symmetric 8-bit: codes -127..=127.
@@ -172,6 +176,7 @@ formats! {
         whole_blocks: false,
         containers: &[Container::Native, Container::CompressedTensors],
         codec: quant8bit::CODEC,
+        twin: Some(simd::SYM8),
         shader: &[shader!("shared/absmax.wgsl"), shader!("shared/symmetric.wgsl"), shader!("formats/quant8bit.wgsl")],
     };
     /// 4-bit NormalFloat of QLoRA.
@@ -184,6 +189,7 @@ formats! {
         whole_blocks: false,
         containers: &[Container::Native, Container::Bnb],
         codec: nf4::CODEC,
+        twin: Some(simd::NF4),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/codebook.wgsl"), shader!("shared/sixteen.wgsl"), shader!("formats/nf4.wgsl")],
     };
     /// bitsandbytes' 4-bit float.
@@ -196,6 +202,7 @@ formats! {
         whole_blocks: false,
         containers: &[Container::Native, Container::Bnb],
         codec: fp4::CODEC,
+        twin: Some(simd::FP4),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/levels.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/fp4.wgsl")],
     };
     /// [`Format::Nf4`] with double quantization of its scales.
@@ -208,6 +215,7 @@ formats! {
         whole_blocks: false,
         containers: &[Container::Native, Container::Bnb],
         codec: nf4::CODEC,
+        twin: Some(simd::NF4),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/codebook.wgsl"), shader!("shared/sixteen.wgsl"), shader!("formats/nf4.wgsl")],
     };
     /// [`Format::Fp4`] with double quantization of its scales.
@@ -220,6 +228,7 @@ formats! {
         whole_blocks: false,
         containers: &[Container::Native, Container::Bnb],
         codec: fp4::CODEC,
+        twin: Some(simd::FP4),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/levels.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/fp4.wgsl")],
     };
     /// GGUF's 4-bit format.
@@ -232,6 +241,7 @@ formats! {
         whole_blocks: true,
         containers: &[Container::Native, Container::Gguf],
         codec: q4_0::CODEC,
+        twin: Some(simd::Q4_0),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/sixteen.wgsl"), shader!("formats/q4_0.wgsl")],
     };
     /// GGUF's 8-bit format.
@@ -244,6 +254,7 @@ formats! {
         whole_blocks: true,
         containers: &[Container::Native, Container::Gguf],
         codec: q8_0::CODEC,
+        twin: Some(simd::Q8_0),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("formats/q8_0.wgsl")],
     };
     /// OCP microscaling, 4-bit.
@@ -256,6 +267,7 @@ formats! {
         whole_blocks: true,
         containers: &[Container::Native, Container::Gguf, Container::Mxfp4],
         codec: mxfp4::CODEC,
+        twin: Some(simd::MXFP4),
         shader: &[shader!("shared/absmax.wgsl"), shader!("shared/levels.wgsl"), shader!("formats/mxfp4.wgsl")],
     };
 }
@@ -350,6 +362,16 @@ impl FormatInfo {
     #[must_use]
     pub const fn block_codes_bytes(&self) -> usize {
         self.block * self.bits / 8
+    }
+
+    /// Bytes of the codes of the first `n_elems` elements in memory, and so where the next ones' begin.
+    pub(crate) const fn codes_at(&self, n_elems: usize) -> usize {
+        (n_elems * self.bits).div_ceil(8)
+    }
+
+    /// Bytes of the scales of the first `n_elems` elements' blocks, as streams have them.
+    pub(crate) const fn scales_at(&self, n_elems: usize) -> usize {
+        n_elems.div_ceil(self.block) * self.scale.n_bytes()
     }
 
     /// Bits a weight, scales included, for whole blocks.

@@ -14,12 +14,15 @@ pub mod gpu;
 mod packed;
 pub mod quant;
 mod random;
+pub mod reference;
 pub mod selftest;
+mod simd;
+mod threads;
 pub mod verify;
 
-pub use cpu::{dequantize, dequantize_f32, quantize};
+pub use cpu::{dequantize, dequantize_f32, dequantize_to_slice, quantize, quantize_to_slices};
 pub use dtype::{Dtype, Weights};
-pub use engine::Engine;
+pub use engine::{Engine, MIN_MEMORY_BYTES};
 pub use error::{Error, Result};
 pub use format::{Container, Format, FormatInfo};
 pub use gpu::Gpu;

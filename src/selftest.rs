@@ -2,13 +2,13 @@
 //!
 //! The test suite runs it on every adapter and in the browser; an application can run it on its user's GPU.
 
-use crate::cpu;
 use crate::dtype::{Dtype, Weights};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::gpu::{Gpu, Kernel};
 use crate::packed::Packed;
 use crate::random::SplitMix;
+use crate::reference;
 
 /// A tensor to try.
 #[derive(Debug, Clone)]
@@ -227,7 +227,7 @@ pub fn packed_cases(format: Format) -> Vec<(String, Packed)> {
     let info = format.info();
     let mut packed: Vec<(String, Packed)> = cases(format, Dtype::F32)
         .into_iter()
-        .filter_map(|case| Some((case.name.clone(), cpu::quantize(format, case.weights()).ok()?)))
+        .filter_map(|case| Some((case.name.clone(), reference::quantize(format, case.weights()).ok()?)))
         .collect();
     let mut random = SplitMix::new(3);
     for i in 0..200_u32 {
@@ -271,7 +271,7 @@ async fn run_quantize(gpu: &Gpu, kernel: Kernel, n_compared: &mut usize) -> Resu
     let mut differences = Vec::new();
     let (format, dtype) = (kernel.format, kernel.dtype);
     for case in cases(format, dtype).into_iter().chain(non_finite_cases(format, dtype)) {
-        let expected = cpu::quantize(format, case.weights());
+        let expected = reference::quantize(format, case.weights());
         let actual = about_data(gpu.quantize(format, case.weights()).await)?;
         *n_compared += 1;
         let difference = match (&expected, &actual) {
@@ -286,7 +286,7 @@ async fn run_quantize(gpu: &Gpu, kernel: Kernel, n_compared: &mut usize) -> Resu
 async fn run_dequantize(gpu: &Gpu, kernel: Kernel, n_compared: &mut usize) -> Result<Differences> {
     let mut differences = Vec::new();
     for (name, packed) in packed_cases(kernel.format) {
-        let expected = cpu::dequantize(&packed, kernel.dtype);
+        let expected = reference::dequantize(&packed, kernel.dtype);
         let actual = about_data(gpu.dequantize(&packed, kernel.dtype).await)?;
         *n_compared += 1;
         let difference = match (&expected, &actual) {

@@ -1,11 +1,16 @@
 //! Packed bytes against the CPU reference, and how far the values moved.
 
+use fearless_simd::Level;
+
 use crate::cpu;
-use crate::dtype::Weights;
+use crate::dtype::{Dtype, Weights};
 use crate::error::{Error, Result};
 use crate::format::{Format, FormatInfo, ScaleType};
 use crate::quant::BlockFault;
 use crate::random::SplitMix;
+use crate::reference;
+use crate::simd;
+use crate::threads;
 
 /// How much of a result is recomputed on the CPU and compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -129,25 +134,72 @@ impl ErrorFigures {
         self.sum_squared += (0..weights.len()).map(|index| f64::from(weights.get(index)).powi(2)).sum::<f64>();
     }
 
-    /// Adds one block's figures. Sums are taken block by block in order, so that they don't depend on chunks.
+    /// Adds a block's figures, given its weights and the exact values that they come back as.
     pub(crate) fn add_block(&mut self, block: u64, weights: Weights<'_>, values: &[f64]) {
-        let (mut squared_error, mut squared) = (0.0, 0.0);
-        for (index, value) in values.iter().enumerate() {
-            let x = f64::from(weights.get(index));
+        let (mut wide, mut rounded) = ([0.0; reference::MAX_BLOCK], [0.0; reference::MAX_BLOCK]);
+        weights.widen_into(&mut wide[..values.len()]);
+        for (rounded, value) in rounded.iter_mut().zip(values) {
             #[expect(
                 clippy::cast_possible_truncation,
                 reason = "the value that dequantize gives is the product rounded once"
             )]
-            let error = (x - f64::from(*value as f32)).abs();
-            if error > self.max_abs_error {
-                (self.max_abs_error, self.worst_block) = (error, block);
-            }
-            squared_error += error * error;
-            squared += x * x;
+            let value = *value as f32;
+            *rounded = value;
         }
-        self.n_elems += values.len() as u64;
-        self.sum_squared_error += squared_error;
-        self.sum_squared += squared;
+        self.add(block, &BlockFigures::new(&wide[..values.len()], &rounded[..values.len()]));
+    }
+
+    /// Adds one block's figures. Blocks are added in order, so that sums don't depend on chunks or threads.
+    fn add(&mut self, block: u64, figures: &BlockFigures) {
+        if figures.max_abs_error > self.max_abs_error {
+            (self.max_abs_error, self.worst_block) = (figures.max_abs_error, block);
+        }
+        self.n_elems += figures.n_elems;
+        self.sum_squared_error += figures.squared_error;
+        self.sum_squared += figures.squared;
+    }
+}
+
+/// What a block adds to the figures.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct BlockFigures {
+    n_elems: u64,
+    max_abs_error: f64,
+    squared_error: f64,
+    squared: f64,
+}
+
+impl BlockFigures {
+    /// Sums are taken in eight lanes, which no additions in a row hold up, and always in the same order.
+    #[inline(always)]
+    pub(crate) fn new(weights: &[f32], values: &[f32]) -> Self {
+        const LANES: usize = 8;
+        let (mut max, mut squared_error, mut squared) = ([0.0_f64; LANES], [0.0; LANES], [0.0; LANES]);
+        let (whole, rest) = weights.as_chunks::<LANES>();
+        let (whole_values, rest_values) = values.as_chunks::<LANES>();
+        for (weights, values) in whole.iter().zip(whole_values) {
+            for lane in 0..LANES {
+                let (x, value) = (f64::from(weights[lane]), f64::from(values[lane]));
+                let error = (x - value).abs();
+                max[lane] = if error > max[lane] { error } else { max[lane] };
+                squared_error[lane] += error * error;
+                squared[lane] += x * x;
+            }
+        }
+        for lane in 0..rest.len().min(rest_values.len()) {
+            let (x, value) = (f64::from(rest[lane]), f64::from(rest_values[lane]));
+            let error = (x - value).abs();
+            max[lane] = if error > max[lane] { error } else { max[lane] };
+            squared_error[lane] += error * error;
+            squared[lane] += x * x;
+        }
+        let mut figures = Self { n_elems: weights.len() as u64, ..Self::default() };
+        for lane in 0..LANES {
+            figures.max_abs_error = if max[lane] > figures.max_abs_error { max[lane] } else { figures.max_abs_error };
+            figures.squared_error += squared_error[lane];
+            figures.squared += squared[lane];
+        }
+        figures
     }
 }
 
@@ -202,20 +254,54 @@ impl Checker<'_> {
     /// # Errors
     /// [`Error::Mismatch`] at the first byte that differs; [`Error::NonFinite`] if the original can't be quantized at all.
     pub fn check(&mut self, weights: Weights<'_>, first_elem: u64, codes: &[u8], scales: &[u8]) -> Result<()> {
+        let info = self.format.info();
+        let parts: Vec<_> = (0..weights.len())
+            .step_by(cpu::PART)
+            .map(|start| {
+                let end = weights.len().min(start + cpu::PART);
+                let codes = &codes[info.codes_at(start)..info.codes_at(end)];
+                let scales = &scales[info.scales_at(start)..info.scales_at(end)];
+                (weights.slice(start..end), first_elem + start as u64, codes, scales)
+            })
+            .collect();
+        let figures = threads::map(parts.clone(), |(weights, first_elem, codes, scales)| {
+            figures_if_right(self.format, weights, first_elem, codes, scales)
+        });
+        for ((weights, first_elem, codes, scales), figures) in parts.into_iter().zip(figures) {
+            let figures = match figures {
+                Some(figures) => figures,
+                None => self.check_blocks(weights, first_elem, codes, scales)?,
+            };
+            for (block, figures) in (first_elem / info.block as u64..).zip(&figures) {
+                self.figures.add(block, figures);
+            }
+        }
+        Ok(())
+    }
+
+    /// [`Self::check`] by the reference, block by block, to name what differs.
+    fn check_blocks(
+        &self,
+        weights: Weights<'_>,
+        first_elem: u64,
+        codes: &[u8],
+        scales: &[u8],
+    ) -> Result<Vec<BlockFigures>> {
         let format = self.format;
         let info = format.info();
+        let mut figures = Vec::new();
         for block_ix in 0..weights.len().div_ceil(info.block) {
             let start = block_ix * info.block;
             let block = weights.slice(start..weights.len().min(start + info.block));
             let first_elem = first_elem + start as u64;
             let block_number = first_elem / info.block as u64;
 
-            let (actual_codes, actual_scale) = cpu::block_parts(info, codes, scales, block_ix);
-            let mut expected_codes = [0; cpu::MAX_BLOCK];
+            let (actual_codes, actual_scale) = reference::block_parts(info, codes, scales, block_ix);
+            let mut expected_codes = [0; reference::MAX_BLOCK];
             let expected_codes = &mut expected_codes[..actual_codes.len()];
             let mut expected_scale = [0; 4];
             let expected_scale = &mut expected_scale[..actual_scale.len()];
-            cpu::quantize_into(format, block, first_elem, expected_codes, expected_scale)?;
+            reference::quantize_into(format, block, first_elem, expected_codes, expected_scale)?;
 
             let first_difference =
                 |expected: &[u8], actual: &[u8]| expected.iter().zip(actual).position(|(e, a)| e != a);
@@ -244,20 +330,54 @@ impl Checker<'_> {
                 return mismatch("code", index.unwrap_or(at * 8 / info.bits), expected_codes[at], actual_codes[at]);
             }
 
-            let mut values = [0.0; cpu::MAX_BLOCK];
+            let mut values = [0.0; reference::MAX_BLOCK];
             let values = &mut values[..block.len()];
-            cpu::decode_block(format, actual_codes, actual_scale, 0, first_elem, values)?;
-            self.figures.add_block(block_number, block, values);
+            reference::decode_block(format, actual_codes, actual_scale, 0, first_elem, values)?;
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "the value that dequantize gives is the product rounded once"
+            )]
+            let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
+            figures.push(BlockFigures::new(&widened(block), &values));
         }
-        Ok(())
+        Ok(figures)
     }
+}
+
+/// The blocks' figures, if all bytes are what the CPU path makes of these weights: it gives what the reference does.
+fn figures_if_right(
+    format: Format,
+    weights: Weights<'_>,
+    first_elem: u64,
+    codes: &[u8],
+    scales: &[u8],
+) -> Option<Vec<BlockFigures>> {
+    let info = format.info();
+    let (mut expected_codes, mut expected_scales) = (vec![0; codes.len()], vec![0; scales.len()]);
+    cpu::quantize_into(format, weights, first_elem, &mut expected_codes, &mut expected_scales).ok()?;
+    if expected_codes != codes || (expected_scales != scales && info.scale != ScaleType::Nested) {
+        return None;
+    }
+    let mut values = vec![0.0_f32; weights.len()];
+    let bytes = bytemuck::cast_slice_mut(&mut values);
+    cpu::dequantize_into(format, codes, scales, first_elem, Dtype::F32, bytes).ok()?;
+    let mut figures = vec![BlockFigures::default(); weights.len().div_ceil(info.block)];
+    simd::figures(Level::new(), info.block, &widened(weights), &values, &mut figures);
+    Some(figures)
+}
+
+/// The weights as `f32`.
+fn widened(weights: Weights<'_>) -> Vec<f32> {
+    let mut values = vec![0.0; weights.len()];
+    weights.widen_into(&mut values);
+    values
 }
 
 /// The first element of a block that two runs of codes decode to different values: where it stands in the bytes is up to
 /// the format. `None` where only the padding of a short block differs.
 fn differing_element(info: &FormatInfo, expected: &[u8], actual: &[u8], scale: &[u8], n_elems: usize) -> Option<usize> {
     let values = |codes: &[u8]| {
-        let mut values = [0.0; cpu::MAX_BLOCK];
+        let mut values = [0.0; reference::MAX_BLOCK];
         (info.codec.dequantize_block)(codes, scale, &mut values[..n_elems]).map(|()| values)
     };
     match (values(expected), values(actual)) {
@@ -288,7 +408,7 @@ mod tests {
     fn a_flipped_bit_is_found_and_named() {
         let weights: Vec<f32> = (0_u8..192).map(|i| f32::from(i) - 99.5).collect();
         for &format in Format::ALL {
-            let packed = cpu::quantize(format, &weights).expect("finite weights");
+            let packed = reference::quantize(format, &weights).expect("finite weights");
             let check = |codes: &[u8], scales: &[u8]| {
                 let figures = ErrorFigures::default();
                 let mut checker = Checker { format, tensor: "w", made_by: Some("a GPU"), figures };

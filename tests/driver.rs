@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use wgquant::gpu::{Direction, Kernel, Params, Shape};
 use wgquant::{Dtype, Engine, Error, Format, Gpu, quantize, selftest};
 
@@ -332,14 +334,13 @@ fn a_lost_device_is_an_error() {
         let engine = Engine::Gpu(common::open(&name).with_max_chunk_bytes(4096));
         let Engine::Gpu(gpu) = &engine else { unreachable!("just made") };
         let device = gpu.device().clone();
-        let mut n_read = 0;
+        let n_read = AtomicU32::new(0);
         let error = pollster::block_on(engine.quantize_stream(
             Format::Sym8,
             Dtype::F32,
             1 << 16,
             |_, out| {
-                n_read += 1;
-                if n_read == 5 {
+                if n_read.fetch_add(1, Ordering::Relaxed) == 4 {
                     device.destroy();
                 }
                 out.fill(0);
@@ -349,6 +350,7 @@ fn a_lost_device_is_an_error() {
         ))
         .expect_err("the device is gone");
         assert!(matches!(error, Error::DeviceLost { .. }), "{name}: {error}");
+        let n_read = n_read.into_inner();
         assert!(n_read < 10, "{name}: {n_read} pieces after the loss");
         assert!(started.elapsed().as_secs() < 60, "{name}: took {:?}", started.elapsed());
     }

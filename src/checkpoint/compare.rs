@@ -15,6 +15,7 @@ use crate::cpu;
 use crate::dtype::{Dtype, Weights};
 use crate::error::{Error, Result};
 use crate::format::{Container, Format, ScaleType};
+use crate::reference;
 use crate::verify::ErrorFigures;
 
 /// What is compared.
@@ -282,9 +283,9 @@ impl Trial {
             let start = block_ix * block;
             let weights = weights.slice(start..weights.len().min(start + block));
             let first_elem = first_elem + start as u64;
-            let mut values = [0.0; cpu::MAX_BLOCK];
+            let mut values = [0.0; reference::MAX_BLOCK];
             let values = &mut values[..weights.len()];
-            cpu::decode_block(self.format, &self.codes, &self.scales, block_ix, first_elem, values)?;
+            reference::decode_block(self.format, &self.codes, &self.scales, block_ix, first_elem, values)?;
             self.figures.add_block(first_elem / block as u64, weights, values);
         }
         Ok(())

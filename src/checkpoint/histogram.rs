@@ -8,9 +8,9 @@ use super::progress::{Progress, Ticker};
 use super::safetensors::TensorInfo;
 use super::source::Source;
 use super::weight::PackedTensor;
-use crate::cpu;
 use crate::dtype::Weights;
 use crate::error::{Error, Result};
+use crate::reference;
 
 /// How many of a weight's values lie in each of equally wide bins, before quantization and after.
 #[derive(Debug, Clone, PartialEq)]
@@ -129,9 +129,9 @@ impl Weight<'_> {
             let weights = Weights::from_le_bytes(dtype, &input)?;
             for (block_ix, start) in (0..weights.len()).step_by(info.block).enumerate() {
                 let weights = weights.slice(start..weights.len().min(start + info.block));
-                let mut values = [0.0; cpu::MAX_BLOCK];
+                let mut values = [0.0; reference::MAX_BLOCK];
                 let values = &mut values[..weights.len()];
-                cpu::decode_block(packed.format, &codes, &scales, block_ix, first_elem + start as u64, values)?;
+                reference::decode_block(packed.format, &codes, &scales, block_ix, first_elem + start as u64, values)?;
                 for (index, &value) in values.iter().enumerate() {
                     take(f64::from(weights.get(index)), value);
                 }

@@ -12,9 +12,6 @@ use super::data::io_error;
 use crate::error::{Error, Result};
 use crate::verify::ErrorFigures;
 
-/// Its name in the folder of an unfinished output.
-const FILE: &str = "journal";
-
 /// No journal of ours is longer: some hundred bytes a tensor.
 const MAX_BYTES: u64 = 1 << 30;
 
@@ -69,15 +66,15 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Starts the journal of a job in a folder, or with `resume` reads the one that is there.
+    /// Starts the journal of a job, or with `resume` reads the one that is there.
     ///
     /// # Errors
     /// [`Error::Refused`] if another run has it, or if the one to be resumed is another job's; [`Error::Io`].
-    pub(crate) fn open(folder: &Path, job: &Value, resume: bool) -> Result<Self> {
+    pub(crate) fn open(path: &Path, job: &Value, resume: bool) -> Result<Self> {
         let failed = |error| io_error("its journal can't be written", error);
         let mut options = File::options();
         let options = options.read(true).write(true).create(true).truncate(false);
-        let file = options.open(folder.join(FILE)).map_err(failed)?;
+        let file = options.open(path).map_err(|error| io_error("can't be created", error))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -85,6 +82,10 @@ impl Journal {
             }
             // Some file systems have no locks; the job is not held up for that.
             Err(TryLockError::Error(_)) => {}
+        }
+        if !is_at(&file, path) {
+            // Its run ended between opening and locking it, and took it away.
+            return Self::open(path, job, resume);
         }
         let mut journal = Self { file, done: BTreeMap::new(), is_finished: false };
         if resume {
@@ -98,15 +99,15 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Whether another run has the journal in `folder`.
-    pub(crate) fn is_locked(folder: &Path) -> bool {
-        let file = File::options().read(true).write(true).open(folder.join(FILE));
+    /// Whether another run has it.
+    pub(crate) fn is_locked(path: &Path) -> bool {
+        let file = File::options().read(true).write(true).open(path);
         file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
-    /// Whether a run that had its journal in `folder` had written everything.
-    pub(crate) fn is_finished(folder: &Path) -> bool {
-        let lines = File::open(folder.join(FILE)).map(|mut file| read(&mut file));
+    /// Whether the run that had it had written everything.
+    pub(crate) fn is_finished(path: &Path) -> bool {
+        let lines = File::open(path).map(|mut file| read(&mut file));
         matches!(lines, Ok(Ok(lines)) if lines.last().is_some_and(|line| matches!(line, Line::Finished)))
     }
 
@@ -199,6 +200,22 @@ fn read(file: &mut File) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
+/// Whether an open file is still the one at that path.
+fn is_at(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let number = |stat: std::fs::Metadata| (stat.dev(), stat.ino());
+        matches!((file.metadata().map(number), std::fs::metadata(path).map(number)), (Ok(a), Ok(b)) if a == b)
+    }
+    #[cfg(not(unix))]
+    {
+        // There an open file can't be taken away.
+        let _ = (file, path);
+        true
+    }
+}
+
 /// What of two jobs differs, in a word.
 fn difference(begun: &Value, job: &Value) -> Option<String> {
     let (begun, job) = (begun.as_object()?, job.as_object()?);
@@ -219,24 +236,24 @@ mod tests {
     #[test]
     fn a_journal_comes_back_without_its_torn_line() {
         let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
         let job = json!({ "format": "sym4" });
-        let mut journal = Journal::open(folder.path(), &job, true).unwrap();
+        let mut journal = Journal::open(&path, &job, true).unwrap();
         journal.add(done("a")).unwrap();
         journal.add(done("b")).unwrap();
-        let locked = Journal::open(folder.path(), &job, true).unwrap_err().to_string();
+        let locked = Journal::open(&path, &job, true).unwrap_err().to_string();
         assert!(locked.contains("another run is writing it"), "{locked}");
         drop(journal);
 
-        let path = folder.path().join(FILE);
         let whole = std::fs::read(&path).unwrap();
         for cut in 0..whole.len() {
             std::fs::write(&path, &whole[..cut]).unwrap();
-            let mut journal = Journal::open(folder.path(), &job, true).unwrap();
+            let mut journal = Journal::open(&path, &job, true).unwrap();
             let before = journal.n_done();
             assert_eq!(before, whole[..cut].iter().filter(|&&byte| byte == b'\n').count().saturating_sub(1));
             journal.add(done("c")).unwrap();
             drop(journal);
-            let journal = Journal::open(folder.path(), &job, true).unwrap();
+            let journal = Journal::open(&path, &job, true).unwrap();
             assert_eq!((journal.n_done(), journal.find("c")), (before + 1, Some(&done("c"))), "cut at {cut}");
         }
     }
@@ -244,16 +261,17 @@ mod tests {
     #[test]
     fn another_job_is_refused_and_a_fresh_start_forgets() {
         let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
         let job = |format: &str| json!({ "format": format, "input": ["x"] });
-        let mut journal = Journal::open(folder.path(), &job("sym4"), false).unwrap();
+        let mut journal = Journal::open(&path, &job("sym4"), false).unwrap();
         journal.add(done("a")).unwrap();
         journal.finish().unwrap();
         drop(journal);
-        assert!(Journal::is_finished(folder.path()));
-        let refused = Journal::open(folder.path(), &job("nf4"), true).unwrap_err().to_string();
+        assert!(Journal::is_finished(&path));
+        let refused = Journal::open(&path, &job("nf4"), true).unwrap_err().to_string();
         assert!(refused.contains("begun with another format"), "{refused}");
-        assert!(Journal::open(folder.path(), &job("sym4"), true).unwrap().find("a").is_some());
-        assert!(Journal::open(folder.path(), &job("nf4"), false).unwrap().is_empty());
-        assert!(!Journal::is_finished(folder.path()));
+        assert!(Journal::open(&path, &job("sym4"), true).unwrap().find("a").is_some());
+        assert!(Journal::open(&path, &job("nf4"), false).unwrap().is_empty());
+        assert!(!Journal::is_finished(&path));
     }
 }

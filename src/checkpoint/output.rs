@@ -1,6 +1,6 @@
 //! Output that appears under its final name only when it is complete.
 //!
-//! Until then its files lie in a folder of their own beside it, with the journal of the job.
+//! Until then its files lie in a folder of their own beside it, and the job's journal next to that.
 
 use std::path::{Path, PathBuf};
 
@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 /// What is added to an output's name for the folder that it is made in.
 const UNFINISHED: &str = ".wgquant-unfinished";
 
-/// In that folder, the folder with what will be the output.
-const FILES: &str = "files";
+/// What is added to an output's name for the job's journal.
+const JOURNAL: &str = ".wgquant-journal";
 
 /// What an output is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl Target {
         }
         let target = Self { path: target, folder, existing, kind };
         let unfinished = target.unfinished();
-        if Journal::is_locked(&unfinished) {
+        if Journal::is_locked(&beside(&target.path, JOURNAL)) {
             return refused(ANOTHER_RUN);
         }
         if existing.resumable && !existing.force && !existing.resume && unfinished.exists() {
@@ -113,7 +113,7 @@ impl Target {
 
     /// The folder that the output is made in.
     fn unfinished(&self) -> PathBuf {
-        unfinished(&self.path)
+        beside(&self.path, UNFINISHED)
     }
 
     /// Starts the output's files beside its final place, and writes their headers; or opens what a run of the same job,
@@ -123,42 +123,28 @@ impl Target {
     /// [`Error::Io`] and [`Error::Refused`] within [`Error::File`]: another run is at it, or the one that is to be gone on
     /// with had another job.
     pub(crate) fn create(self, layout: &Layout, job: &serde_json::Value) -> Result<Output> {
-        let failed = |error| io_error("can't be created", plain(error)).in_file(&self.path);
-        let place = self.unfinished();
-        let is_new = match std::fs::create_dir(&place) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
-            created => created.map(|()| true).map_err(failed)?,
-        };
-        // From here on it goes away, but for what an error leaves to be resumed.
-        let mut output = Output { target: self, place: Some(place.clone()), journal: None, sections: Vec::new() };
-        let resume = output.target.existing.resume;
-        match Journal::open(&place, job, resume) {
-            Ok(journal) => output.journal = Some(journal),
-            Err(error) => {
-                if !is_new {
-                    // It is another run's, or an older one's that is not to be lost.
-                    output.place = None;
-                }
-                return Err(error.in_file(&output.target.path));
-            }
-        }
-        let fresh = output.journal.as_ref().is_none_or(Journal::is_empty);
-        output.open_files(&place.join(FILES), layout, fresh)?;
+        let opened = Journal::open(&beside(&self.path, JOURNAL), job, self.existing.resume);
+        let journal = opened.map_err(|error| error.in_file(&self.path))?;
+        let (place, fresh) = (self.unfinished(), journal.is_empty());
+        // From here on all of it goes away, but for what an error leaves to be resumed.
+        let mut output =
+            Output { target: self, place: Some(place.clone()), journal: Some(journal), sections: Vec::new() };
+        output.open_files(&place, layout, fresh)?;
         Ok(output)
     }
 }
 
-/// The folder that an output is made in.
-fn unfinished(path: &Path) -> PathBuf {
+/// A place beside an output.
+fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(UNFINISHED);
+    name.push(ending);
     name.into()
 }
 
 /// Whether an output has its name already, and only its journal is left of the run that made it.
 fn is_named(path: &Path) -> bool {
-    let place = unfinished(path);
-    Journal::is_finished(&place) && !place.join(FILES).exists()
+    let is_empty = std::fs::read_dir(beside(path, UNFINISHED)).map_or(true, |mut files| files.next().is_none());
+    Journal::is_finished(&beside(path, JOURNAL)) && is_empty && path.exists()
 }
 
 /// A file or folder in the making; dropped before [`Output::finish`], nothing of it remains, unless it was kept.
@@ -175,8 +161,10 @@ impl Drop for Output {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
             self.sections.clear();
-            self.journal = None;
             let _ = std::fs::remove_dir_all(place);
+            // Last, because it tells what the rest is; and unlocked only then.
+            let _ = std::fs::remove_file(beside(&self.target.path, JOURNAL));
+            self.journal = None;
         }
     }
 }
@@ -191,9 +179,10 @@ impl Output {
         if fresh {
             match std::fs::remove_dir_all(files) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-                _ => std::fs::create_dir(files).map_err(failed)?,
+                _ => {}
             }
         }
+        std::fs::create_dir_all(files).map_err(failed)?;
         let mut first = 0;
         for (file, name) in layout.files.iter().zip(layout.names()) {
             let mut options = std::fs::File::options();
@@ -244,7 +233,7 @@ impl Output {
 
     /// Where a file of the folder that the output is lies now.
     fn place_of(&self, name: &str) -> Option<PathBuf> {
-        self.place.as_ref().filter(|_| self.target.kind == Kind::Folder).map(|place| place.join(FILES).join(name))
+        self.place.as_ref().filter(|_| self.target.kind == Kind::Folder).map(|place| place.join(name))
     }
 
     /// Writes another file into the folder that the output is.
@@ -286,7 +275,7 @@ impl Output {
     pub(crate) fn finish(mut self, sync: bool) -> Result<()> {
         let Target { path, folder, existing, kind } = &self.target;
         let failed = |what: &str, error| io_error(what, error).in_file(path);
-        let files = self.place.as_ref().map(|place| place.join(FILES)).filter(|files| files.exists());
+        let files = self.place.clone().filter(|_| !is_named(path));
         if let Some(files) = files {
             if sync {
                 sync_folder(&files).map_err(|error| failed("can't be flushed to the disk", error))?;

@@ -128,6 +128,12 @@ impl Gpu {
         self
     }
 
+    /// What a piece's largest buffer has at most.
+    #[must_use]
+    pub fn max_chunk_bytes(&self) -> u64 {
+        self.max_chunk_bytes
+    }
+
     /// The device, for buffers that the caller shares with it.
     #[must_use]
     pub fn device(&self) -> &wgpu::Device {

@@ -7,21 +7,24 @@ use super::{BlockFault, Codec, absmax, codebook};
 const TWELFTHS: [f32; 8] = [0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0];
 
 /// The code of each magnitude, from the smallest magnitude up.
-const CODES: [u8; 8] = [0, 1, 6, 7, 4, 5, 2, 3];
+pub(crate) const CODES: [u8; 8] = [0, 1, 6, 7, 4, 5, 2, 3];
 
 /// What a normalised magnitude must exceed to be of the next level.
-const THRESHOLDS: [f32; 7] = [0.00260417, 0.0859375, 0.20833333, 0.29166667, 0.4166667, 0.583333, 0.8333333];
+pub(crate) const THRESHOLDS: [f32; 7] = [0.00260417, 0.0859375, 0.20833333, 0.29166667, 0.4166667, 0.583333, 0.8333333];
 
 /// One block of `fp4`, for the format table.
 pub const CODEC: Codec = Codec { quantize_block, dequantize_block };
 
 /// The value of each code; code 8 is -0.0.
 #[must_use]
-pub fn values() -> [f32; 16] {
-    std::array::from_fn(|code| {
+pub const fn values() -> [f32; 16] {
+    let (mut values, mut code) = ([0.0; 16], 0);
+    while code < 16 {
         let magnitude = TWELFTHS[code % 8] / 12.0;
-        if code < 8 { magnitude } else { -magnitude }
-    })
+        values[code] = if code < 8 { magnitude } else { -magnitude };
+        code += 1;
+    }
+    values
 }
 
 /// The code of a finite `x` in a block whose largest |x| is `absmax`: the level is how many thresholds the normalised

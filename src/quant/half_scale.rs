@@ -4,18 +4,18 @@ use super::BlockFault;
 use crate::dtype::Dtype;
 
 /// `1 / d`, or 0 where that is not finite: C leaves those cases undefined.
-pub(super) fn reciprocal(d: f32) -> f32 {
+pub(crate) fn reciprocal(d: f32) -> f32 {
     let reciprocal = 1.0 / d;
     if reciprocal.is_finite() { reciprocal } else { 0.0 }
 }
 
 /// Stores `d` as an f16, rounded to nearest even; a fault where it rounds to infinity.
-pub(super) fn write(d: f32, scale: &mut [u8]) -> Result<(), BlockFault> {
+pub(crate) fn write(d: f32, scale: &mut [u8]) -> Result<(), BlockFault> {
     Dtype::F16.round_into(f64::from(d), scale).map_err(|_| BlockFault::ScaleOverflow(d))
 }
 
 /// The scale from its bytes; a fault where it is not finite.
-pub(super) fn read(scale: &[u8]) -> Result<f64, BlockFault> {
+pub(crate) fn read(scale: &[u8]) -> Result<f64, BlockFault> {
     let scale = scale.try_into().map_or(f32::NAN, |bytes| half::f16::from_le_bytes(bytes).to_f32());
     if scale.is_finite() { Ok(f64::from(scale)) } else { Err(BlockFault::Scale(scale)) }
 }

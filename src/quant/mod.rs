@@ -5,7 +5,7 @@
 
 mod codebook;
 pub mod fp4;
-mod half_scale;
+pub(crate) mod half_scale;
 pub mod mxfp4;
 pub mod nested;
 pub mod nf4;

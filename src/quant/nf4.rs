@@ -28,8 +28,13 @@ pub const CODEC: Codec = Codec { quantize_block, dequantize_block };
 
 /// The midpoints between neighbouring values, as `f32`.
 #[must_use]
-pub fn thresholds() -> [f32; 15] {
-    std::array::from_fn(|i| (VALUES[i] + VALUES[i + 1]) / 2.0)
+pub const fn thresholds() -> [f32; 15] {
+    let (mut thresholds, mut i) = ([0.0; 15], 0);
+    while i < thresholds.len() {
+        thresholds[i] = (VALUES[i] + VALUES[i + 1]) / 2.0;
+        i += 1;
+    }
+    thresholds
 }
 
 /// The code of a finite `x` in a block whose largest |x| is `absmax`: how many thresholds the normalised value exceeds,

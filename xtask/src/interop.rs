@@ -9,7 +9,7 @@ use crate::fixture;
 use crate::steps::{cargo, run};
 
 /// Where the virtual environment is, in an ignored folder. It stays there between runs.
-const VENV: &str = ".fixtures/interop/venv";
+pub(crate) const VENV: &str = ".fixtures/interop/venv";
 /// The peers, each with its version.
 const REQUIREMENTS: &str = "tests/interop/requirements.txt";
 /// What is run; each takes the folder of the real model and our binary.

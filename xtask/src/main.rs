@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask help` lists them.
 
+mod bench;
 mod checkpoint;
 mod fixture;
 mod fuzz;
@@ -16,6 +17,7 @@ Commands:
   cargo xtask test     set up what the tests need, then formatting, clippy, documentation and every test
   cargo xtask setup    only set up what the tests need: software adapters where there is no GPU, a browser, a real checkpoint
   cargo xtask interop  the live comparison with transformers, llama.cpp and others (compiles for minutes at first)
+  cargo xtask bench    how fast it is, beside what memory allows and beside peers (options: -- --help)
   cargo xtask fuzz N   hostile files for N seconds a reader (10 minutes each before a release)
   cargo xtask make-checkpoint --size 8GiB
                        a synthetic model in shards, in .fixtures/, for benches/checkpoint.py
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         ["setup"] => steps::setup(root()),
         ["interop"] => interop::interop(root()),
         ["make-checkpoint", "--size", size] => checkpoint::make(root(), size),
+        ["bench", ref options @ ..] => bench::bench(root(), options),
         ["fuzz", seconds] => fuzz::fuzz(root(), seconds),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");

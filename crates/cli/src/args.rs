@@ -61,6 +61,10 @@ pub(crate) struct DeviceArg {
     /// `vulkan:` or `gl:` before it where needed
     #[arg(long, value_name = "auto|cpu|NAME", default_value = "auto")]
     pub(crate) device: String,
+    /// Let what is in flight take at most so much memory, on host and device together (512MiB, …): it goes through in more
+    /// pieces, with the same result
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) memory: Option<u64>,
 }
 
 /// Where the result goes.

@@ -15,10 +15,21 @@ use crate::args::DeviceArg;
 use crate::console::Console;
 use crate::progress::Reporter;
 
+/// The most memory that this process had resident at a time, where the system says so.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok().map(|kib: u64| kib << 10)
+}
+
 /// Opens what `--device` names. Where `auto` found no GPU, the reporter says so when work begins: an error before that
 /// stands alone.
 fn open_engine(console: Console, device: &DeviceArg) -> Result<(Engine, Reporter)> {
     let engine = pollster::block_on(Engine::open(&device.device))?;
+    let engine = match device.memory {
+        Some(n_bytes) => engine.with_memory(n_bytes)?,
+        None => engine,
+    };
     let on_cpu_for_want_of_gpu = device.device == "auto" && matches!(engine, Engine::Cpu);
     let note = on_cpu_for_want_of_gpu
         .then_some("no hardware GPU was found, so the CPU does the work (wgquant adapters lists what there is)");

@@ -8,7 +8,7 @@ use wgquant::Format;
 use wgquant::checkpoint::{Action, QuantizeOptions, QuantizeReport, QuantizedTensor, plan, quantize};
 use wgquant::verify::{ErrorFigures, Verify};
 
-use super::{open_engine, pages};
+use super::{open_engine, pages, peak_memory};
 use crate::args::QuantizeArgs;
 use crate::console::Console;
 use crate::html::Place;
@@ -26,6 +26,8 @@ struct Document<'a> {
     bytes_out: u64,
     /// Tensors that an earlier run had done.
     resumed: usize,
+    /// Bytes that the process had resident at most; `null` where the system doesn't say.
+    peak_memory: Option<u64>,
     tensors: Vec<Tensor<'a>>,
 }
 
@@ -136,6 +138,7 @@ fn document(report: &QuantizeReport, seconds: f64) -> Document<'_> {
         bytes_in: report.bytes_in,
         bytes_out: report.bytes_out,
         resumed: report.n_resumed,
+        peak_memory: peak_memory(),
         tensors: report
             .tensors
             .iter()
@@ -171,6 +174,9 @@ fn summary(args: &QuantizeArgs, verify: Verify, report: &QuantizeReport, seconds
         ratio(report.bytes_in, report.bytes_out),
         report.adapter,
     );
+    if let Some(peak) = peak_memory() {
+        text += &format!("; at most {} of memory", bytes(peak));
+    }
     if report.n_resumed > 0 {
         text += &format!("; {} done by an earlier run", tensors(report.n_resumed));
     }

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::common::{Folder, raw_file};
+use crate::common::{Folder, file, floats, raw_file};
 
 /// A tensor of 256 MiB (a hole in the file, so it costs no disk) goes through all jobs in 48 MiB of address space.
 #[test]
@@ -28,4 +28,20 @@ fn a_tensor_larger_than_the_memory_there_is() {
         assert!(output.status.success(), "{args}: {output:?}");
     }
     assert_eq!(folder.names(), ["back", "formats.html", "in", "out", "out.html"]);
+}
+
+/// The cap changes no byte, and one that nothing would fit is refused.
+#[test]
+fn a_cap_on_memory() {
+    let folder = Folder::with("in", &file(&[floats("w", "F32", &[2048, 1500], 1)]));
+    let device = crate::real_checkpoint::adapters().swap_remove(0);
+    folder.quantize("nf4", &[]);
+    let expected = folder.read("out");
+    for device in ["cpu", &device] {
+        let args = ["quantize", "in", "-o", "out", "--format", "nf4", "--force", "--device", device, "--memory"];
+        let report = folder.json(&[&args[..], &["64MiB"]].concat());
+        assert!(folder.read("out") == expected, "{device}");
+        assert!(!cfg!(target_os = "linux") || report["peak_memory"].as_u64().unwrap() > 1 << 20);
+        folder.fails(1, &[&args[..], &["63MiB"]].concat(), "bytes of memory are too few: at least 64 MiB are needed");
+    }
 }

@@ -23,7 +23,7 @@ fn quantize_json() {
         let report = folder.quantize("sym4", &["--force", "--verify", verify]);
         assert_eq!(
             keys(&report),
-            ["adapter", "bytes_in", "bytes_out", "container", "format", "resumed", "seconds", "tensors"],
+            ["adapter", "bytes_in", "bytes_out", "container", "format", "peak_memory", "resumed", "seconds", "tensors"],
             "{verify}"
         );
         assert_eq!(report["adapter"], "CPU");

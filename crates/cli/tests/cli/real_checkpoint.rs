@@ -18,7 +18,7 @@ pub(crate) fn checkpoint() -> PathBuf {
 }
 
 /// What `WGQUANT_TEST_ADAPTERS` promises, or else every adapter there is, as `--device` takes them. None is a failure.
-fn adapters() -> Vec<String> {
+pub(crate) fn adapters() -> Vec<String> {
     let names: Vec<String> = match std::env::var("WGQUANT_TEST_ADAPTERS") {
         Ok(names) => names.split(',').map(str::to_owned).collect(),
         Err(_) => {

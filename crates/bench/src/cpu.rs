@@ -1,0 +1,100 @@
+//! The CPU path: each format in both directions, on one thread and on all.
+
+use std::cell::RefCell;
+use std::hint::black_box;
+use std::rc::Rc;
+use std::time::Instant;
+
+use anyhow::Result;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use wgquant::{Dtype, Format, Weights};
+
+use crate::runner::{Runner, median};
+
+/// The name of a measurement.
+pub(crate) fn name(format: Format, direction: &str, threads: &str) -> String {
+    format!("cpu: {direction} {format}, {threads}")
+}
+
+pub(crate) const QUANTIZE: &str = "quantize f32";
+pub(crate) const QUANTIZE_BF16: &str = "quantize bf16";
+pub(crate) const DEQUANTIZE: &str = "dequantize to f32";
+pub(crate) const DEQUANTIZE_BF16: &str = "dequantize to bf16";
+pub(crate) const ONE: &str = "1 thread";
+pub(crate) const ALL: &str = "all threads";
+
+/// Formats with a kernel of their own: nested scales are another step on the same codes.
+pub(crate) fn formats() -> impl Iterator<Item = Format> {
+    Format::ALL.iter().copied().filter(|format| !format.name().ends_with("-dq"))
+}
+
+fn pool(n_threads: usize) -> Rc<ThreadPool> {
+    Rc::new(ThreadPoolBuilder::new().num_threads(n_threads).build().expect("threads"))
+}
+
+/// Memory for packed weights.
+fn packed(format: Format, n_elems: usize) -> (Vec<u8>, Vec<u8>) {
+    let (info, n) = (format.info(), n_elems as u64);
+    (vec![1; info.codes_bytes(n) as usize], vec![1; info.scales_bytes(n) as usize])
+}
+
+pub(crate) fn add<'a>(runner: &mut Runner<'a>, weights: &'a [f32]) {
+    let n_elems = weights.len();
+    let halves: Rc<[half::bf16]> = weights.iter().map(|&x| half::bf16::from_f32(x)).collect();
+    let out = Rc::new(RefCell::new(vec![1_u8; n_elems * 4]));
+    for (threads, pool) in [(ONE, pool(1)), (ALL, pool(0))] {
+        for format in formats() {
+            let parts = Rc::new(RefCell::new(packed(format, n_elems)));
+            for (direction, dtype) in [(QUANTIZE, Dtype::F32), (QUANTIZE_BF16, Dtype::BF16)] {
+                let (pool, parts, halves) = (pool.clone(), parts.clone(), halves.clone());
+                runner.add(name(format, direction, threads), n_elems, move || {
+                    let weights = if dtype == Dtype::F32 { Weights::from(weights) } else { Weights::from(&*halves) };
+                    let (codes, scales) = &mut *parts.borrow_mut();
+                    pool.install(|| wgquant::quantize_to_slices(format, weights, codes, scales))?;
+                    Ok(())
+                });
+            }
+            for (direction, dtype) in [(DEQUANTIZE, Dtype::F32), (DEQUANTIZE_BF16, Dtype::BF16)] {
+                let (pool, parts, out) = (pool.clone(), parts.clone(), out.clone());
+                runner.add(name(format, direction, threads), n_elems, move || {
+                    let (codes, scales) = &*parts.borrow();
+                    let out = &mut out.borrow_mut()[..n_elems * dtype.n_bytes()];
+                    pool.install(|| wgquant::dequantize_to_slice(format, codes, scales, dtype, out))?;
+                    black_box(out);
+                    Ok(())
+                });
+            }
+        }
+    }
+}
+
+/// What an element costs, for tensors from small to more than 2^32 bytes and 2^31 elements.
+pub(crate) fn sizes(n_repetitions: usize) -> Result<()> {
+    println!("## Cost of an element, sym4 from bf16, all threads\n");
+    println!("| elements | ns | of the cost at 64 Mi |\n| --- | --- | --- |");
+    let values = crate::data::weights(1 << 20);
+    let values: Vec<half::bf16> = values.iter().map(|&x| half::bf16::from_f32(x)).collect();
+    let mut reference = None;
+    // The reference size first, so that all others can be set against it.
+    for log2 in [26, 10, 12, 14, 16, 18, 20, 22, 24, 28, 30, 31, 32] {
+        let n_elems = 1_usize << log2;
+        let weights: Vec<half::bf16> = values.iter().copied().cycle().take(n_elems).collect();
+        let (mut codes, mut scales) = packed(Format::Sym4, n_elems);
+        // Small tensors are measured many at a time.
+        let n_calls = (1 << 22 >> log2).max(1);
+        let mut run = || -> Result<f64> {
+            let start = Instant::now();
+            for _ in 0..n_calls {
+                wgquant::quantize_to_slices(Format::Sym4, &*weights, &mut codes, &mut scales)?;
+            }
+            Ok(start.elapsed().as_secs_f64() / n_calls as f64 / n_elems as f64 * 1e9)
+        };
+        run()?;
+        let costs = (0..n_repetitions.min(if log2 > 28 { 3 } else { 15 })).map(|_| run()).collect::<Result<Vec<_>>>()?;
+        let cost = median(costs).unwrap_or(f64::NAN);
+        let reference = *reference.get_or_insert(cost);
+        println!("| 2^{log2} | {cost:.3} | {:.2} |", cost / reference);
+    }
+    println!();
+    Ok(())
+}

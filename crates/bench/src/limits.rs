@@ -1,0 +1,58 @@
+//! What memory can do: all threads reading as fast as they can, and writing.
+
+use std::hint::black_box;
+
+use fearless_simd::{Level, dispatch, prelude::*, u8x64, u32x16};
+use rayon::prelude::*;
+
+use crate::runner::Runner;
+
+pub(crate) const READ: &str = "limit: read f32";
+pub(crate) const WRITE: &str = "limit: write f32";
+pub(crate) const FILL: &str = "limit: memset";
+
+/// Bytes that a thread takes at a time.
+const CHUNK: usize = 1 << 18;
+
+pub(crate) fn add<'a>(runner: &mut Runner<'a>, weights: &'a [f32]) {
+    let (level, n_elems) = (Level::new(), weights.len());
+    runner.add(READ, n_elems, move || {
+        let bytes: &[u8] = bytemuck::cast_slice(weights);
+        let sum: u32 = bytes.par_chunks(CHUNK).map(|bytes| dispatch!(level, simd => read(simd, bytes))).sum();
+        black_box(sum);
+        Ok(())
+    });
+    let mut out = vec![0_u8; n_elems * 4];
+    runner.add(WRITE, n_elems, move || {
+        out.par_chunks_mut(CHUNK).for_each(|out| dispatch!(level, simd => write(simd, out)));
+        black_box(&mut out);
+        Ok(())
+    });
+    let mut out = vec![0_u8; n_elems * 4];
+    runner.add(FILL, n_elems, move || {
+        out.par_chunks_mut(CHUNK).for_each(|out| out.fill(7));
+        black_box(&mut out);
+        Ok(())
+    });
+}
+
+/// The sum of all words, in four registers.
+#[inline(always)]
+fn read<S: Simd>(simd: S, bytes: &[u8]) -> u32 {
+    let mut sums = [u32x16::splat(simd, 0); 4];
+    for bytes in bytes.chunks_exact(256) {
+        sums[0] += u8x64::from_slice(simd, &bytes[..64]).bitcast::<u32x16<S>>();
+        sums[1] += u8x64::from_slice(simd, &bytes[64..128]).bitcast::<u32x16<S>>();
+        sums[2] += u8x64::from_slice(simd, &bytes[128..192]).bitcast::<u32x16<S>>();
+        sums[3] += u8x64::from_slice(simd, &bytes[192..]).bitcast::<u32x16<S>>();
+    }
+    ((sums[0] + sums[1]) + (sums[2] + sums[3])).reduce_sum()
+}
+
+#[inline(always)]
+fn write<S: Simd>(simd: S, out: &mut [u8]) {
+    let value = u8x64::splat(simd, 7);
+    for out in out.chunks_exact_mut(64) {
+        value.store_slice(out);
+    }
+}

@@ -1,0 +1,91 @@
+//! Tables for people.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use wgquant::Format;
+
+use crate::cpu::{self, ALL, DEQUANTIZE, DEQUANTIZE_BF16, ONE, QUANTIZE, QUANTIZE_BF16};
+use crate::runner::Results;
+use crate::{candle, limits, peers};
+
+/// What it ran on, and when.
+pub(crate) fn machine(n_elems: usize, n_repetitions: usize) {
+    let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = cpu.lines().find(|line| line.starts_with(name))?;
+        line.split_once(':').map(|(_, value)| value.trim().to_owned())
+    };
+    let days = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() / 86_400);
+    let (year, month, day) = date(days);
+    println!(
+        "{year}-{month:02}-{day:02}: {} (family {}, model {}), {n_threads} threads, {:?}; {} Mi weights, median of {n_repetitions}.\n",
+        field("model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+        field("cpu family").unwrap_or_default(),
+        field("model\t").unwrap_or_default(),
+        fearless_simd::Level::new(),
+        n_elems >> 20,
+    );
+}
+
+/// Year, month and day of a day since 1970 (Howard Hinnant's days_from_civil, backwards).
+fn date(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let (day, month) = (day_of_year - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    (year + era * 400 + u64::from(month <= 2), month, day)
+}
+
+/// A number, or a dash.
+fn cell(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"))
+}
+
+pub(crate) fn tables(results: &Results) {
+    let write = if results.ratio(limits::FILL, limits::WRITE) > Some(1.0) { limits::FILL } else { limits::WRITE };
+    println!("Rates are in G elements/s. Limits of memory on all threads, in f32:\n");
+    println!("| reading | writing 64 bytes at a time | memset |\n| --- | --- | --- |");
+    let limit = |name| cell(results.rate(name));
+    println!("| {} | {} | {} |\n", limit(limits::READ), limit(limits::WRITE), limit(limits::FILL));
+
+    direction(results, "CPU: quantize", QUANTIZE, QUANTIZE_BF16, "reading", limits::READ);
+    direction(results, "CPU: dequantize", DEQUANTIZE, DEQUANTIZE_BF16, "writing", write);
+
+    println!("## Peers, all threads\n");
+    println!("| peer | rate | ours, same bytes | times | sym4, times |\n| --- | --- | --- | --- | --- |");
+    let peers = peers::GGML.iter().map(|&(format, peer)| (peer, format));
+    let peers = peers.chain([(candle::Q4_0, "q4_0"), (candle::Q8_0, "q8_0"), (peers::BITSANDBYTES, "nf4")]);
+    for (peer, format) in peers.filter(|(peer, _)| results.rate(peer).is_some()) {
+        let Ok(format) = Format::from_name(format) else { continue };
+        let ours = cpu::name(format, QUANTIZE, ALL);
+        println!(
+            "| {peer} | {} | {} | {} | {} |",
+            results.rate(peer).map_or_else(String::new, |rate| format!("{rate:.3}")),
+            cell(results.rate(&ours)),
+            cell(results.ratio(&ours, peer)),
+            cell(results.ratio(&cpu::name(Format::Sym4, QUANTIZE, ALL), peer)),
+        );
+    }
+    println!();
+}
+
+fn direction(results: &Results, title: &str, f32: &str, bf16: &str, verb: &str, limit: &str) {
+    println!("## {title}\n");
+    println!("| format | f32, 1 thread | all threads | all / 1 | of {verb} | bf16, all threads |");
+    println!("| --- | --- | --- | --- | --- | --- |");
+    for format in cpu::formats() {
+        let (one, all) = (cpu::name(format, f32, ONE), cpu::name(format, f32, ALL));
+        println!(
+            "| `{format}` | {} | {} | {} | {} | {} |",
+            cell(results.rate(&one)),
+            cell(results.rate(&all)),
+            cell(results.ratio(&all, &one)),
+            cell(results.ratio(&all, limit)),
+            cell(results.rate(&cpu::name(format, bf16, ALL))),
+        );
+    }
+    println!();
+}

@@ -1,0 +1,78 @@
+//! Measurements that run in turn.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+/// Something to measure.
+struct Row<'a> {
+    name: String,
+    n_elems: usize,
+    run: Box<dyn FnMut() -> Result<Duration> + 'a>,
+}
+
+/// All that is measured.
+#[derive(Default)]
+pub(crate) struct Runner<'a> {
+    rows: Vec<Row<'a>>,
+}
+
+impl<'a> Runner<'a> {
+    /// Adds a measurement of `n_elems` elements that gives its own time.
+    pub(crate) fn add_timed(
+        &mut self,
+        name: impl Into<String>,
+        n_elems: usize,
+        run: impl FnMut() -> Result<Duration> + 'a,
+    ) {
+        self.rows.push(Row { name: name.into(), n_elems, run: Box::new(run) });
+    }
+
+    /// Adds a measurement of the time that `run` takes.
+    pub(crate) fn add(&mut self, name: impl Into<String>, n_elems: usize, mut run: impl FnMut() -> Result<()> + 'a) {
+        self.add_timed(name, n_elems, move || {
+            let start = Instant::now();
+            run()?;
+            Ok(start.elapsed())
+        });
+    }
+
+    /// Runs each once to warm up, then all of them in turn, `n_repetitions` times.
+    pub(crate) fn run(mut self, n_repetitions: usize) -> Result<Results> {
+        let mut results = Results::default();
+        for repetition in 0..=n_repetitions {
+            for row in &mut self.rows {
+                let seconds = (row.run)()?.as_secs_f64();
+                if repetition > 0 {
+                    results.rates.entry(row.name.clone()).or_default().push(row.n_elems as f64 / seconds / 1e9);
+                }
+            }
+        }
+        Ok(results)
+    }
+}
+
+/// Rates in G elements/s, one a repetition, by name.
+#[derive(Default)]
+pub(crate) struct Results {
+    rates: BTreeMap<String, Vec<f64>>,
+}
+
+impl Results {
+    /// The median rate.
+    pub(crate) fn rate(&self, name: &str) -> Option<f64> {
+        self.rates.get(name).cloned().and_then(median)
+    }
+
+    /// The median over repetitions of one rate over another.
+    pub(crate) fn ratio(&self, name: &str, of: &str) -> Option<f64> {
+        let (rates, of) = (self.rates.get(name)?, self.rates.get(of)?);
+        median(rates.iter().zip(of).map(|(rate, of)| rate / of).collect())
+    }
+}
+
+pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}

@@ -1,0 +1,47 @@
+//! Work on all cores.
+
+use crate::error::Result;
+
+#[cfg(not(target_family = "wasm"))]
+pub(crate) use native::map;
+
+/// Runs `work` on each part, and gives the error of the first part that has one, whichever came first in time.
+pub(crate) fn first_error<T: Send>(parts: Vec<T>, work: impl Fn(T) -> Result<()> + Send + Sync) -> Result<()> {
+    map(parts, work).into_iter().collect()
+}
+
+/// What `work` makes of each part, in order.
+#[cfg(target_family = "wasm")]
+pub(crate) fn map<T, R>(parts: Vec<T>, work: impl Fn(T) -> R) -> Vec<R> {
+    parts.into_iter().map(work).collect()
+}
+
+#[cfg(not(target_family = "wasm"))]
+mod native {
+    use std::sync::LazyLock;
+
+    use rayon::prelude::*;
+    use rayon::{ThreadPool, ThreadPoolBuilder};
+
+    /// What a worker's stack takes. Little: it counts as address space, which may be limited, once for each core.
+    const STACK_BYTES: usize = 256 << 10;
+
+    /// `None` where no thread can be started: then the caller's does the work.
+    static POOL: LazyLock<Option<ThreadPool>> = LazyLock::new(|| {
+        let name = |index| format!("wgquant-{index}");
+        ThreadPoolBuilder::new().stack_size(STACK_BYTES).thread_name(name).build().ok()
+    });
+
+    /// What `work` makes of each part, in order: on all cores, or on the threads of the rayon pool that this is called in.
+    pub(crate) fn map<T: Send, R: Send>(parts: Vec<T>, work: impl Fn(T) -> R + Send + Sync) -> Vec<R> {
+        if parts.len() < 2 {
+            return parts.into_iter().map(work).collect();
+        }
+        let in_pool = |parts: Vec<T>| parts.into_par_iter().map(&work).collect();
+        match &*POOL {
+            _ if rayon::current_thread_index().is_some() => in_pool(parts),
+            Some(pool) => pool.install(|| in_pool(parts)),
+            None => parts.into_iter().map(work).collect(),
+        }
+    }
+}
