@@ -9,7 +9,7 @@ use anyhow::Result;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use wgquant::{Dtype, Format, Weights};
 
-use crate::runner::{Runner, median};
+use crate::runner::Runner;
 
 /// The name of a measurement.
 pub(crate) fn name(format: Format, direction: &str, threads: &str) -> String {
@@ -81,7 +81,7 @@ pub(crate) fn sizes(n_repetitions: usize) -> Result<()> {
         let weights: Vec<half::bf16> = values.iter().copied().cycle().take(n_elems).collect();
         let (mut codes, mut scales) = packed(Format::Sym4, n_elems);
         // Small tensors are measured many at a time.
-        let n_calls = (1 << 22 >> log2).max(1);
+        let n_calls = (1_usize << 22 >> log2).max(1);
         let mut run = || -> Result<f64> {
             let start = Instant::now();
             for _ in 0..n_calls {
@@ -90,8 +90,9 @@ pub(crate) fn sizes(n_repetitions: usize) -> Result<()> {
             Ok(start.elapsed().as_secs_f64() / n_calls as f64 / n_elems as f64 * 1e9)
         };
         run()?;
-        let costs = (0..n_repetitions.min(if log2 > 28 { 3 } else { 15 })).map(|_| run()).collect::<Result<Vec<_>>>()?;
-        let cost = median(costs).unwrap_or(f64::NAN);
+        let costs =
+            (0..n_repetitions.min(if log2 > 28 { 5 } else { 25 })).map(|_| run()).collect::<Result<Vec<_>>>()?;
+        let cost = costs.into_iter().fold(f64::INFINITY, f64::min);
         let reference = *reference.get_or_insert(cost);
         println!("| 2^{log2} | {cost:.3} | {:.2} |", cost / reference);
     }

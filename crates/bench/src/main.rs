@@ -1,7 +1,7 @@
 //! How fast it is, beside what the machine can do and beside peers, on the same data in the same run.
 //!
-//! `cargo xtask bench` runs this. Numbers of one run are compared, never those of two: what is to be compared runs in turn,
-//! once a repetition, and a ratio is the median over repetitions of the ratio within each.
+//! `cargo xtask bench` runs this. Numbers of one run are compared, never those of two: everything runs in turn, once a
+//! repetition, and of each the fastest counts, as whatever else a machine does only ever slows things down.
 
 mod candle;
 mod cpu;
