@@ -19,13 +19,19 @@ pub(crate) fn machine(n_elems: usize, n_repetitions: usize) {
     let days = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() / 86_400);
     let (year, month, day) = date(days);
     println!(
-        "{year}-{month:02}-{day:02}: {} (family {}, model {}), {n_threads} threads, {:?}; {} Mi weights, median of {n_repetitions}.\n",
+        "{year}-{month:02}-{day:02}: {} (family {}, model {}), {n_threads} threads, {}; {} Mi weights, the fastest of {n_repetitions}.\n",
         field("model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
         field("cpu family").unwrap_or_default(),
         field("model\t").unwrap_or_default(),
-        fearless_simd::Level::new(),
+        instructions(),
         n_elems >> 20,
     );
+}
+
+/// The name of the instruction set in use.
+fn instructions() -> String {
+    let level = format!("{:?}", fearless_simd::Level::new());
+    level.split('(').next().unwrap_or_default().to_lowercase()
 }
 
 /// Year, month and day of a day since 1970 (Howard Hinnant's days_from_civil, backwards).

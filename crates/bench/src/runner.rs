@@ -60,19 +60,13 @@ pub(crate) struct Results {
 }
 
 impl Results {
-    /// The median rate.
+    /// The rate of the fastest repetition.
     pub(crate) fn rate(&self, name: &str) -> Option<f64> {
-        self.rates.get(name).cloned().and_then(median)
+        self.rates.get(name)?.iter().copied().max_by(f64::total_cmp)
     }
 
-    /// The median over repetitions of one rate over another.
+    /// One rate over another.
     pub(crate) fn ratio(&self, name: &str, of: &str) -> Option<f64> {
-        let (rates, of) = (self.rates.get(name)?, self.rates.get(of)?);
-        median(rates.iter().zip(of).map(|(rate, of)| rate / of).collect())
+        Some(self.rate(name)? / self.rate(of)?)
     }
-}
-
-pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
 }
