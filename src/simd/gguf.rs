@@ -22,7 +22,7 @@ struct Q80;
 
 /// Stores `d` as an f16, rounded to nearest even; `None` where it would be infinite.
 #[inline(always)]
-fn write_half(d: f32, scale: &mut [u8]) -> Option<()> {
+pub(super) fn write_half(d: f32, scale: &mut [u8]) -> Option<()> {
     let bits = d.to_bits();
     let magnitude = bits & 0x7fff_ffff;
     if magnitude >= 65_520_f32.to_bits() {

@@ -53,6 +53,12 @@ macro_rules! dispatch {
                 #[inline(always)]
                 || $call,
             ),
+            // Only to be type-checked.
+            #[cfg(all(target_arch = "wasm32", not(target_feature = "simd128")))]
+            fearless_simd::Level::Fallback($simd) => {
+                let _ = || $call;
+                0
+            }
             _ => 0,
         }
     };

@@ -1,11 +1,12 @@
-//! Scales and codes of the symmetric formats over all of `f32`.
+//! Scales and codes over all of `f32`.
 
 use fearless_simd::{Level, f32x16, prelude::*, u32x16};
 
 use super::encode::Encode;
+use super::gguf::write_half;
 use super::symmetric::{Sym4, Sym8};
 use super::{INFINITY_BITS, LANES, dispatch};
-use crate::quant::{quant4bit, quant8bit};
+use crate::quant::{half_scale, quant4bit, quant8bit};
 
 /// Runs `work` on two halves of `0..n` and adds up what it gives.
 fn in_halves(n: u32, work: impl Fn(std::ops::Range<u32>) -> usize + Sync) -> usize {
@@ -71,4 +72,25 @@ fn maxima_over_all_exponents_give_the_reference_scale_and_codes_in_sym8() {
         |part| dispatch!(level, simd => wrong_maxima::<_, Sym8>(simd, part.clone(), quant8bit::scale, quant8bit::code)),
     );
     assert_eq!(wrong, 0);
+}
+
+/// Halves, the middles between them, and numbers beside both, and any others.
+#[test]
+fn half_scales_are_rounded_as_by_the_reference() {
+    let check = |d: f32| {
+        let (mut expected, mut actual) = ([0; 2], [0; 2]);
+        let expected = half_scale::write(d, &mut expected).ok().map(|()| expected);
+        let actual = write_half(d, &mut actual).map(|()| actual);
+        assert_eq!(actual, expected, "{d:e} ({:#x})", d.to_bits());
+    };
+    for bits in 0..=0x7c00_u16 {
+        let (half, next) = (half::f16::from_bits(bits).to_f32(), half::f16::from_bits(bits + 1).to_f32());
+        for d in [half, half / 2.0 + next / 2.0].into_iter().filter(|d| d.is_finite()) {
+            [d, -d, d.next_up(), d.next_down(), -d.next_up(), -d.next_down()].into_iter().for_each(check);
+        }
+    }
+    for bits in (0..INFINITY_BITS).step_by(1009) {
+        check(f32::from_bits(bits));
+        check(-f32::from_bits(bits));
+    }
 }

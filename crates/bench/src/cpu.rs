@@ -9,6 +9,7 @@ use anyhow::Result;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use wgquant::{Dtype, Format, Weights};
 
+use crate::limits::Out;
 use crate::runner::Runner;
 
 /// The name of a measurement.
@@ -38,10 +39,9 @@ fn packed(format: Format, n_elems: usize) -> (Vec<u8>, Vec<u8>) {
     (vec![1; info.codes_bytes(n) as usize], vec![1; info.scales_bytes(n) as usize])
 }
 
-pub(crate) fn add<'a>(runner: &mut Runner<'a>, weights: &'a [f32]) {
+pub(crate) fn add<'a>(runner: &mut Runner<'a>, weights: &'a [f32], out: &Out) {
     let n_elems = weights.len();
     let halves: Rc<[half::bf16]> = weights.iter().map(|&x| half::bf16::from_f32(x)).collect();
-    let out = Rc::new(RefCell::new(vec![1_u8; n_elems * 4]));
     for (threads, pool) in [(ONE, pool(1)), (ALL, pool(0))] {
         for format in formats() {
             let parts = Rc::new(RefCell::new(packed(format, n_elems)));
@@ -71,12 +71,12 @@ pub(crate) fn add<'a>(runner: &mut Runner<'a>, weights: &'a [f32]) {
 /// What an element costs, for tensors from small to more than 2^32 bytes and 2^31 elements.
 pub(crate) fn sizes(n_repetitions: usize) -> Result<()> {
     println!("## Cost of an element, sym4 from bf16, all threads\n");
-    println!("| elements | ns | of the cost at 64 Mi |\n| --- | --- | --- |");
+    println!("| elements | ns | of the cost at 1 Gi |\n| --- | --- | --- |");
     let values = crate::data::weights(1 << 20);
     let values: Vec<half::bf16> = values.iter().map(|&x| half::bf16::from_f32(x)).collect();
     let mut reference = None;
     // The reference size first, so that all others can be set against it.
-    for log2 in [26, 10, 12, 14, 16, 18, 20, 22, 24, 28, 30, 31, 32] {
+    for log2 in [30, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 31, 32] {
         let n_elems = 1_usize << log2;
         let weights: Vec<half::bf16> = values.iter().copied().cycle().take(n_elems).collect();
         let (mut codes, mut scales) = packed(Format::Sym4, n_elems);

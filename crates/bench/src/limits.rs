@@ -1,6 +1,8 @@
 //! What memory can do: all threads reading as fast as they can, and writing.
 
+use std::cell::RefCell;
 use std::hint::black_box;
+use std::rc::Rc;
 
 use fearless_simd::{Level, dispatch, prelude::*, u8x64, u32x16};
 use rayon::prelude::*;
@@ -14,7 +16,10 @@ pub(crate) const FILL: &str = "limit: memset";
 /// Bytes that a thread takes at a time.
 const CHUNK: usize = 1 << 18;
 
-pub(crate) fn add<'a>(runner: &mut Runner<'a>, weights: &'a [f32]) {
+/// Memory that is written to, shared by all rows: how its pages lie makes more of a difference than what writes them.
+pub(crate) type Out = Rc<RefCell<Vec<u8>>>;
+
+pub(crate) fn add<'a>(runner: &mut Runner<'a>, weights: &'a [f32], out: &Out) {
     let (level, n_elems) = (Level::new(), weights.len());
     runner.add(READ, n_elems, move || {
         let bytes: &[u8] = bytemuck::cast_slice(weights);
@@ -22,16 +27,14 @@ pub(crate) fn add<'a>(runner: &mut Runner<'a>, weights: &'a [f32]) {
         black_box(sum);
         Ok(())
     });
-    let mut out = vec![0_u8; n_elems * 4];
+    let target = out.clone();
     runner.add(WRITE, n_elems, move || {
-        out.par_chunks_mut(CHUNK).for_each(|out| dispatch!(level, simd => write(simd, out)));
-        black_box(&mut out);
+        target.borrow_mut().par_chunks_mut(CHUNK).for_each(|out| dispatch!(level, simd => write(simd, out)));
         Ok(())
     });
-    let mut out = vec![0_u8; n_elems * 4];
+    let target = out.clone();
     runner.add(FILL, n_elems, move || {
-        out.par_chunks_mut(CHUNK).for_each(|out| out.fill(7));
-        black_box(&mut out);
+        target.borrow_mut().par_chunks_mut(CHUNK).for_each(|out| out.fill(7));
         Ok(())
     });
 }

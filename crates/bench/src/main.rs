@@ -59,8 +59,9 @@ fn main() -> Result<()> {
     // What is measured. Rows of GPU adapters are added here: each says what limits it, and gives its own time, so that it
     // may come from timestamps.
     let mut runner = Runner::default();
-    limits::add(&mut runner, &weights);
-    cpu::add(&mut runner, &weights);
+    let out = limits::Out::new(vec![1; weights.len() * 4].into());
+    limits::add(&mut runner, &weights, &out);
+    cpu::add(&mut runner, &weights, &out);
     candle::add(&mut runner, &weights)?;
     match &options.python {
         Some(python) => peers::add(&mut runner, python, &weights)?,
