@@ -18,8 +18,7 @@ pub(crate) const PART: usize = 1 << 16;
 /// elements of the flat row-major array; the last may be short. 16-bit weights widen to `f32` exactly.
 ///
 /// # Errors
-/// [`Error::Empty`], [`Error::PartialBlock`],
-/// [`Error::NonFinite`] with the first index of a NaN or an infinity, or
+/// [`Error::Empty`], [`Error::PartialBlock`], [`Error::NonFinite`] with the first index of a NaN or an infinity, or
 /// [`Error::ScaleOverflow`].
 ///
 /// ```
@@ -38,8 +37,8 @@ pub fn quantize<'a>(format: Format, weights: impl Into<Weights<'a>>) -> Result<P
 /// product of code value and scale, rounded once, to nearest even.
 ///
 /// # Errors
-/// [`Error::InvalidCode`] or [`Error::InvalidScale`] for bytes
-/// that no writer makes, [`Error::Overflow`] for a value beyond `dtype`'s range.
+/// [`Error::InvalidCode`] or [`Error::InvalidScale`] for bytes that no writer makes, [`Error::Overflow`] for a value beyond
+/// `dtype`'s range.
 pub fn dequantize(packed: &Packed, dtype: Dtype) -> Result<Vec<u8>> {
     let mut out = zeroed(packed.n_elems().saturating_mul(dtype.n_bytes() as u64))?;
     dequantize_into(packed.format(), packed.codes(), &packed.stream_scales(), 0, dtype, &mut out)?;
@@ -110,11 +109,8 @@ pub(crate) fn quantize_into(
     codes: &mut [u8],
     scales: &mut [u8],
 ) -> Result<()> {
-    let (info, level) = (format.info(), Level::new());
-    let (part_codes, part_scales) = (info.codes_at(PART), info.scales_at(PART));
-    let parts = codes.chunks_mut(part_codes).zip(scales.chunks_mut(part_scales)).enumerate().collect();
-    threads::first_error(parts, |(part, (codes, scales))| {
-        let start = part * PART;
+    let level = Level::new();
+    in_parts(format, codes, scales, |start, codes, scales| {
         let weights = weights.slice(start..weights.len().min(start + PART));
         quantize_part(level, format, weights, first_elem + start as u64, codes, scales)
     })
@@ -138,17 +134,31 @@ pub(crate) fn read_and_quantize(
     codes: &mut [u8],
     scales: &mut [u8],
 ) -> Result<()> {
-    let (info, level) = (format.info(), Level::new());
-    let (part_codes, part_scales) = (info.codes_at(PART), info.scales_at(PART));
-    let parts = codes.chunks_mut(part_codes).zip(scales.chunks_mut(part_scales)).enumerate().collect();
-    threads::first_error(parts, |(part, (codes, scales))| {
-        let start = part * PART;
+    let level = Level::new();
+    in_parts(format, codes, scales, |start, codes, scales| {
         let first_elem = first_elem + start as u64;
-        INPUT.with_borrow_mut(|input| {
-            input.resize((n_elems - start).min(PART) * dtype.n_bytes(), 0);
-            read(first_elem, input)?;
-            quantize_part(level, format, Weights::from_le_bytes(dtype, input)?, first_elem, codes, scales)
-        })
+        // Taken out, because `read` may itself work in the pool, and this thread then do another part meanwhile.
+        let mut input = INPUT.take();
+        input.resize((n_elems - start).min(PART) * dtype.n_bytes(), 0);
+        read(first_elem, &mut input)?;
+        quantize_part(level, format, Weights::from_le_bytes(dtype, &input)?, first_elem, codes, scales)?;
+        INPUT.set(input);
+        Ok(())
+    })
+}
+
+/// Runs `work` on each [`PART`] of codes and scales, on all cores, with the index of its first element.
+fn in_parts(
+    format: Format,
+    codes: &mut [u8],
+    scales: &mut [u8],
+    work: impl Fn(usize, &mut [u8], &mut [u8]) -> Result<()> + Sync,
+) -> Result<()> {
+    let info = format.info();
+    let (codes, scales) = (codes.chunks_mut(info.codes_at(PART)), scales.chunks_mut(info.scales_at(PART)));
+    let parts = codes.zip(scales).enumerate().collect();
+    threads::first_error(parts, |(part, (codes, scales)): (usize, (&mut [u8], &mut [u8]))| {
+        work(part * PART, codes, scales)
     })
 }
 

@@ -11,6 +11,7 @@ mod containers;
 mod damage;
 mod gguf;
 mod gguf_package;
+mod hostile_layouts;
 mod layouts;
 mod memory;
 mod output;
