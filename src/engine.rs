@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::gpu::Gpu;
 use crate::packed::PackedChunk;
+use crate::threads;
 
 /// Elements that the CPU path takes at a time.
 const CPU_CHUNK_ELEMS: u64 = 1 << 20;
@@ -90,14 +91,26 @@ impl Engine {
             Self::Gpu(gpu) => gpu.quantize_stream(format, dtype, n_elems, &mut { read }, &mut write).await,
             Self::Cpu => {
                 let info = format.info();
-                let (mut codes, mut scales) = (Vec::new(), Vec::new());
-                for (first_elem, n) in cpu_chunks(n_elems) {
-                    codes.resize(info.codes_at(n), 0);
-                    scales.resize(info.scales_at(n), 0);
-                    cpu::read_and_quantize(format, dtype, (first_elem, n), &read, &mut codes, &mut scales)?;
-                    write(PackedChunk { first_elem, codes: &codes, scales: &scales })?;
+                let quantize = |(first_elem, n): (u64, usize), mut chunk: CpuChunk| {
+                    chunk.first_elem = first_elem;
+                    chunk.codes.resize(info.codes_at(n), 0);
+                    chunk.scales.resize(info.scales_at(n), 0);
+                    cpu::read_and_quantize(format, dtype, (first_elem, n), &read, &mut chunk.codes, &mut chunk.scales)?;
+                    Ok(chunk)
+                };
+                let mut write = |CpuChunk { first_elem, codes, scales }: &CpuChunk| {
+                    write(PackedChunk { first_elem: *first_elem, codes, scales })
+                };
+                // Each chunk is written while the next one is quantized.
+                let mut chunks = cpu_chunks(n_elems);
+                let Some(first) = chunks.next() else { return Ok(()) };
+                let (mut done, mut idle) = (quantize(first, CpuChunk::default())?, CpuChunk::default());
+                for next in chunks {
+                    let (next, written) = threads::beside(|| quantize(next, idle), || write(&done));
+                    written?;
+                    idle = std::mem::replace(&mut done, next?);
                 }
-                Ok(())
+                write(&done)
             }
         }
     }
@@ -134,6 +147,14 @@ impl Engine {
             }
         }
     }
+}
+
+/// A packed piece of the CPU path.
+#[derive(Debug, Default)]
+struct CpuChunk {
+    first_elem: u64,
+    codes: Vec<u8>,
+    scales: Vec<u8>,
 }
 
 /// First element and number of elements of each piece.

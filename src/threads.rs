@@ -3,7 +3,7 @@
 use crate::error::Result;
 
 #[cfg(not(target_family = "wasm"))]
-pub(crate) use native::map;
+pub(crate) use native::{beside, map};
 
 /// Runs `work` on each part, and gives the error of the first part that has one, whichever came first in time.
 pub(crate) fn first_error<T: Send>(parts: Vec<T>, work: impl Fn(T) -> Result<()> + Send + Sync) -> Result<()> {
@@ -16,9 +16,15 @@ pub(crate) fn map<T, R>(parts: Vec<T>, work: impl Fn(T) -> R) -> Vec<R> {
     parts.into_iter().map(work).collect()
 }
 
+/// Runs `other` on another thread while `here` runs on this one; where there is no other thread, one after the other.
+#[cfg(target_family = "wasm")]
+pub(crate) fn beside<A, B>(other: impl FnOnce() -> A, here: impl FnOnce() -> B) -> (A, B) {
+    (other(), here())
+}
+
 #[cfg(not(target_family = "wasm"))]
 mod native {
-    use std::sync::LazyLock;
+    use std::sync::{LazyLock, Mutex, PoisonError};
 
     use rayon::prelude::*;
     use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -42,6 +48,24 @@ mod native {
             _ if rayon::current_thread_index().is_some() => in_pool(parts),
             Some(pool) => pool.install(|| in_pool(parts)),
             None => parts.into_iter().map(work).collect(),
+        }
+    }
+
+    /// Runs `other` on another thread while `here` runs on this one; where there is no other thread, one after the other.
+    pub(crate) fn beside<A: Send, B>(other: impl FnOnce() -> A + Send, here: impl FnOnce() -> B) -> (A, B) {
+        let Some(pool) = &*POOL else { return (other(), here()) };
+        let result = Mutex::new(None);
+        let here = pool.in_place_scope(|scope| {
+            scope.spawn(|_| {
+                let value = other();
+                *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+            });
+            here()
+        });
+        // The scope has waited for it, and passes its panic on.
+        match result.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(value) => (value, here),
+            None => unreachable!("a scope ends when all of it is done"),
         }
     }
 }

@@ -1,16 +1,15 @@
 //! Packed bytes against the CPU reference, and how far the values moved.
 
-use fearless_simd::Level;
+use std::ops::Range;
 
-use crate::cpu;
-use crate::dtype::{Dtype, Weights};
-use crate::error::{Error, Result};
-use crate::format::{Format, FormatInfo, ScaleType};
-use crate::quant::BlockFault;
+use crate::dtype::Weights;
 use crate::random::SplitMix;
 use crate::reference;
-use crate::simd;
-use crate::threads;
+
+mod checker;
+
+pub(crate) use checker::CHECKED_PART;
+pub use checker::Checker;
 
 /// How much of a result is recomputed on the CPU and compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -207,7 +206,7 @@ impl BlockFigures {
 /// `seed` and the number of blocks alone. Ascending, without repeats.
 #[must_use]
 #[expect(clippy::single_range_in_vec_init, reason = "one stretch of blocks")]
-pub fn blocks_to_check(verify: Verify, n_blocks: u64, seed: u64) -> Vec<std::ops::Range<u64>> {
+pub fn blocks_to_check(verify: Verify, n_blocks: u64, seed: u64) -> Vec<Range<u64>> {
     match verify {
         Verify::None => Vec::new(),
         Verify::Full => vec![0..n_blocks],
@@ -233,160 +232,6 @@ pub fn blocks_to_check(verify: Verify, n_blocks: u64, seed: u64) -> Vec<std::ops
     }
 }
 
-/// Compares a tensor's packed bytes with the reference, piece by piece, and adds up how far its values moved.
-#[derive(Debug, Clone)]
-pub struct Checker<'a> {
-    /// Format of the packed bytes.
-    pub format: Format,
-    /// Name of the tensor, for messages.
-    pub tensor: &'a str,
-    /// Adapter and driver that made the bytes, where known, for messages.
-    pub made_by: Option<&'a str>,
-    /// The figures so far.
-    pub figures: ErrorFigures,
-}
-
-impl Checker<'_> {
-    /// Recomputes whole blocks (only the tensor's last may be short) and compares every byte. `first_elem` is the flat
-    /// index of the first weight. Nested scales are given dequantized and are not compared here: each depends
-    /// on all of the tensor's.
-    ///
-    /// # Errors
-    /// [`Error::Mismatch`] at the first byte that differs; [`Error::NonFinite`] if the original can't be quantized at all.
-    pub fn check(&mut self, weights: Weights<'_>, first_elem: u64, codes: &[u8], scales: &[u8]) -> Result<()> {
-        let info = self.format.info();
-        let parts: Vec<_> = (0..weights.len())
-            .step_by(cpu::PART)
-            .map(|start| {
-                let end = weights.len().min(start + cpu::PART);
-                let codes = &codes[info.codes_at(start)..info.codes_at(end)];
-                let scales = &scales[info.scales_at(start)..info.scales_at(end)];
-                (weights.slice(start..end), first_elem + start as u64, codes, scales)
-            })
-            .collect();
-        let figures = threads::map(parts.clone(), |(weights, first_elem, codes, scales)| {
-            figures_if_right(self.format, weights, first_elem, codes, scales)
-        });
-        for ((weights, first_elem, codes, scales), figures) in parts.into_iter().zip(figures) {
-            let figures = match figures {
-                Some(figures) => figures,
-                None => self.check_blocks(weights, first_elem, codes, scales)?,
-            };
-            for (block, figures) in (first_elem / info.block as u64..).zip(&figures) {
-                self.figures.add(block, figures);
-            }
-        }
-        Ok(())
-    }
-
-    /// [`Self::check`] by the reference, block by block, to name what differs.
-    fn check_blocks(
-        &self,
-        weights: Weights<'_>,
-        first_elem: u64,
-        codes: &[u8],
-        scales: &[u8],
-    ) -> Result<Vec<BlockFigures>> {
-        let format = self.format;
-        let info = format.info();
-        let mut figures = Vec::new();
-        for block_ix in 0..weights.len().div_ceil(info.block) {
-            let start = block_ix * info.block;
-            let block = weights.slice(start..weights.len().min(start + info.block));
-            let first_elem = first_elem + start as u64;
-            let block_number = first_elem / info.block as u64;
-
-            let (actual_codes, actual_scale) = reference::block_parts(info, codes, scales, block_ix);
-            let mut expected_codes = [0; reference::MAX_BLOCK];
-            let expected_codes = &mut expected_codes[..actual_codes.len()];
-            let mut expected_scale = [0; 4];
-            let expected_scale = &mut expected_scale[..actual_scale.len()];
-            reference::quantize_into(format, block, first_elem, expected_codes, expected_scale)?;
-
-            let first_difference =
-                |expected: &[u8], actual: &[u8]| expected.iter().zip(actual).position(|(e, a)| e != a);
-            let mismatch = |part, index_in_block: usize, expected, actual| {
-                let bits = format!("{:#x}", block.bits(index_in_block.min(block.len() - 1)));
-                let (tensor, made_by) = (self.tensor.to_owned(), self.made_by.map(str::to_owned));
-                let index = first_elem + index_in_block as u64;
-                Err(Error::Mismatch(Box::new(Mismatch {
-                    tensor,
-                    block: block_number,
-                    index,
-                    part,
-                    input_bits: bits,
-                    expected,
-                    actual,
-                    made_by,
-                })))
-            };
-            let differing_scale =
-                first_difference(expected_scale, actual_scale).filter(|_| info.scale != ScaleType::Nested);
-            if let Some(at) = differing_scale {
-                return mismatch("scale", 0, expected_scale[at], actual_scale[at]);
-            }
-            if let Some(at) = first_difference(expected_codes, actual_codes) {
-                let index = differing_element(info, expected_codes, actual_codes, actual_scale, block.len());
-                return mismatch("code", index.unwrap_or(at * 8 / info.bits), expected_codes[at], actual_codes[at]);
-            }
-
-            let mut values = [0.0; reference::MAX_BLOCK];
-            let values = &mut values[..block.len()];
-            reference::decode_block(format, actual_codes, actual_scale, 0, first_elem, values)?;
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "the value that dequantize gives is the product rounded once"
-            )]
-            let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
-            figures.push(BlockFigures::new(&widened(block), &values));
-        }
-        Ok(figures)
-    }
-}
-
-/// The blocks' figures, if all bytes are what the CPU path makes of these weights: it gives what the reference does.
-fn figures_if_right(
-    format: Format,
-    weights: Weights<'_>,
-    first_elem: u64,
-    codes: &[u8],
-    scales: &[u8],
-) -> Option<Vec<BlockFigures>> {
-    let info = format.info();
-    let (mut expected_codes, mut expected_scales) = (vec![0; codes.len()], vec![0; scales.len()]);
-    cpu::quantize_into(format, weights, first_elem, &mut expected_codes, &mut expected_scales).ok()?;
-    if expected_codes != codes || (expected_scales != scales && info.scale != ScaleType::Nested) {
-        return None;
-    }
-    let mut values = vec![0.0_f32; weights.len()];
-    let bytes = bytemuck::cast_slice_mut(&mut values);
-    cpu::dequantize_into(format, codes, scales, first_elem, Dtype::F32, bytes).ok()?;
-    let mut figures = vec![BlockFigures::default(); weights.len().div_ceil(info.block)];
-    simd::figures(Level::new(), info.block, &widened(weights), &values, &mut figures);
-    Some(figures)
-}
-
-/// The weights as `f32`.
-fn widened(weights: Weights<'_>) -> Vec<f32> {
-    let mut values = vec![0.0; weights.len()];
-    weights.widen_into(&mut values);
-    values
-}
-
-/// The first element of a block that two runs of codes decode to different values: where it stands in the bytes is up to
-/// the format. `None` where only the padding of a short block differs.
-fn differing_element(info: &FormatInfo, expected: &[u8], actual: &[u8], scale: &[u8], n_elems: usize) -> Option<usize> {
-    let values = |codes: &[u8]| {
-        let mut values = [0.0; reference::MAX_BLOCK];
-        (info.codec.dequantize_block)(codes, scale, &mut values[..n_elems]).map(|()| values)
-    };
-    match (values(expected), values(actual)) {
-        (Ok(expected), Ok(actual)) => (0..n_elems).find(|&i| expected[i].to_bits() != actual[i].to_bits()),
-        (_, Err(BlockFault::Code { index, .. })) => Some(index),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -402,45 +247,5 @@ mod tests {
         }
         assert_ne!(blocks_to_check(Verify::Sample, 1 << 20, 7), blocks_to_check(Verify::Sample, 1 << 20, 8));
         assert!(blocks_to_check(Verify::None, 9, 0).is_empty());
-    }
-
-    #[test]
-    fn a_flipped_bit_is_found_and_named() {
-        let weights: Vec<f32> = (0_u8..192).map(|i| f32::from(i) - 99.5).collect();
-        for &format in Format::ALL {
-            let packed = reference::quantize(format, &weights).expect("finite weights");
-            let check = |codes: &[u8], scales: &[u8]| {
-                let figures = ErrorFigures::default();
-                let mut checker = Checker { format, tensor: "w", made_by: Some("a GPU"), figures };
-                checker.check((&weights).into(), 0, codes, scales).map(|()| checker.figures)
-            };
-            let figures = check(packed.codes(), &packed.stream_scales()).expect("our own bytes");
-            assert_eq!(figures.n_elems, 192);
-            assert!(
-                figures.max_abs_error > 0.0 && figures.mse() > 0.0 && figures.sqnr_db().is_some_and(|db| db > 10.0)
-            );
-
-            let mut codes = packed.codes().to_vec();
-            codes[format.info().block_codes_bytes() + 3] ^= 1;
-            let Err(Error::Mismatch(found)) = check(&codes, &packed.stream_scales()) else {
-                panic!("{format}: not found")
-            };
-            assert_eq!((found.block, found.part), (1, "code"));
-            // The lowest bit of byte 3 belongs to the low nibble: element 7, or element 3 of the GGUF order.
-            let element = match (format, format.info().bits) {
-                (_, 8) | (Format::Q4_0 | Format::Mxfp4, _) => 3,
-                _ => 7,
-            };
-            assert_eq!(found.index, format.info().block as u64 + element, "{format}");
-            assert!(found.to_string().contains("a GPU"));
-
-            if format.info().scale == ScaleType::Nested {
-                continue;
-            }
-            let mut scales = packed.scales().to_vec();
-            scales[2 * format.info().scale.n_bytes()] ^= 1;
-            let Err(Error::Mismatch(found)) = check(packed.codes(), &scales) else { panic!("{format}: not found") };
-            assert_eq!((found.block, found.part), (2, "scale"));
-        }
     }
 }

@@ -1,19 +1,79 @@
 //! What was written, read back and held against the original.
 
-use super::data::{Data, PIECE_BYTES};
+use std::iter::Peekable;
+use std::ops::Range;
+
+use super::data::Data;
 use super::nested::{NestedChecker, NestedReader};
 use super::progress::Ticker;
 use super::safetensors::TensorInfo;
-use super::weight::PackedTensor;
-use crate::dtype::Weights;
+use super::weight::{BlockReader, PackedTensor};
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::verify::{Checker, ErrorFigures, Verify, blocks_to_check};
+use crate::threads;
+use crate::verify::{CHECKED_PART, Checker, ErrorFigures, Verify, blocks_to_check};
 
 /// What a sample depends on, beside the tensor's name and size. Any number would do; it must stay the same.
 const SAMPLE_SEED: u64 = 0x7767_7175_616e_7431;
 
-/// Holds a packed weight's blocks against the reference; gives the figures over those it looked at. `packed` is the data
-/// section that the weight lies in, `original` the one of `tensor`.
+/// Pieces of a part at most, so that a sample is work for several threads.
+const PART_PIECES: usize = 32;
+
+/// Parts between two reports of progress.
+const BATCH_PARTS: usize = 64;
+
+/// Holds a packed weight's blocks against the reference. It reads them from the file, so what was written is what is held.
+pub(crate) struct BlockChecker<'a> {
+    original: Data<'a>,
+    tensor: &'a TensorInfo,
+    weight: &'a PackedTensor,
+    dtype: Dtype,
+    reader: BlockReader<'a>,
+    checker: Checker<'a>,
+}
+
+impl<'a> BlockChecker<'a> {
+    /// Of a weight in the data section `packed`, made from `tensor` in the data section `original`.
+    pub(crate) fn new(
+        (original, tensor): (Data<'a>, &'a TensorInfo),
+        (packed, weight): (Data<'a>, &'a PackedTensor),
+        made_by: Option<&'a str>,
+    ) -> Result<Self> {
+        let dtype = tensor.float().unwrap_or(weight.dtype);
+        let figures = ErrorFigures::default();
+        let checker = Checker { format: weight.format, tensor: &tensor.name, made_by, figures };
+        Ok(Self { original, tensor, weight, dtype, reader: weight.reader(packed)?, checker })
+    }
+
+    /// Holds these stretches of blocks, in order; `each` hears of the bytes of the original that are done.
+    ///
+    /// # Errors
+    /// As [`Checker::check`], and [`Error::Io`].
+    pub(crate) fn check(&mut self, ranges: Vec<Range<u64>>, mut each: impl FnMut(u64)) -> Result<()> {
+        let Self { original, tensor, weight, dtype, reader, checker } = self;
+        let (block, width) = (weight.info().block as u64, dtype.n_bytes() as u64);
+        let part_blocks = CHECKED_PART as u64 / block;
+        let mut pieces = ranges.into_iter().flat_map(|range| split(range, part_blocks)).peekable();
+        while pieces.peek().is_some() {
+            let parts: Vec<_> = (0..BATCH_PARTS).map_while(|_| next_part(&mut pieces, part_blocks)).collect();
+            let n_elems = |range: &Range<u64>| weight.elems_in(range.start, range.end - range.start);
+            let n_bytes = parts.iter().flatten().map(n_elems).sum::<u64>() * width;
+            checker.read_and_check(*dtype, weight.n_elems, parts, |first_block, input, codes, scales| {
+                original.read_at(tensor.offset + first_block * block * width, input)?;
+                reader.read(first_block, codes, scales)
+            })?;
+            each(n_bytes);
+        }
+        Ok(())
+    }
+
+    /// How far the values moved, over the blocks that were held.
+    pub(crate) fn figures(&self) -> ErrorFigures {
+        self.checker.figures
+    }
+}
+
+/// Holds all of a packed weight's blocks against the reference, or a sample of them; gives the figures over those.
 ///
 /// # Errors
 /// As [`Checker::check`], and [`Error::Io`].
@@ -24,39 +84,58 @@ pub(crate) fn check_blocks(
     made_by: Option<&str>,
     ticker: &mut Ticker<'_>,
 ) -> Result<ErrorFigures> {
-    let info = weight.format.info();
-    let dtype = tensor.float().unwrap_or(weight.dtype);
-    let (block, width) = (info.block as u64, dtype.n_bytes() as u64);
-    let piece_blocks = (PIECE_BYTES as u64 / (block * width)).max(1);
-    let mut checker =
-        Checker { format: weight.format, tensor: &tensor.name, made_by, figures: ErrorFigures::default() };
-    let (mut input, mut codes, mut scales) = (Vec::new(), Vec::new(), Vec::new());
-    let reader = weight.reader(packed)?;
-    let nested = weight.nested().map(|places| NestedReader::new(places, packed)).transpose()?;
-    let nested = nested.map(|reader| NestedChecker { original, tensor, weight, reader, made_by });
-    if let (Verify::Full, Some(nested)) = (verify, &nested) {
-        nested.check_all()?;
-    }
-    for range in blocks_to_check(verify, weight.n_blocks(), sample_seed(&tensor.name)) {
-        if let (Verify::Sample, Some(nested)) = (verify, &nested) {
-            range.clone().try_for_each(|block| nested.check_one(block))?;
-        }
-        let mut first_block = range.start;
-        while first_block < range.end {
-            let n_blocks = piece_blocks.min(range.end - first_block);
-            let (first_elem, n_elems) = (first_block * block, weight.elems_in(first_block, n_blocks));
-            resize(&mut codes, info.codes_bytes(n_elems))?;
-            resize(&mut scales, info.scales_bytes(n_elems))?;
-            read(original, tensor.offset + first_elem * width, n_elems * width, &mut input)?;
-            reader.read(first_block, &mut codes, &mut scales)?;
-            checker.check(Weights::from_le_bytes(dtype, &input)?, first_elem, &codes, &scales)?;
-            if verify == Verify::Full {
-                ticker.add(&tensor.name, n_elems * width);
-            }
-            first_block += n_blocks;
+    let ranges = blocks_to_check(verify, weight.n_blocks(), sample_seed(&tensor.name));
+    if let Some(places) = weight.nested() {
+        let reader = NestedReader::new(places, packed)?;
+        let nested = NestedChecker { original, tensor, weight, reader, made_by };
+        match verify {
+            Verify::Full => nested.check_all()?,
+            _ => ranges.iter().cloned().flatten().try_for_each(|block| nested.check_one(block))?,
         }
     }
-    Ok(checker.figures)
+    let mut checker = BlockChecker::new((original, tensor), (packed, weight), made_by)?;
+    checker.check(ranges, |n_bytes| {
+        if verify == Verify::Full {
+            ticker.add(&tensor.name, n_bytes);
+        }
+    })?;
+    Ok(checker.figures())
+}
+
+/// All of a packed weight: every block as [`check_blocks`] does it, and its digest, which is recomputed meanwhile; gives both.
+///
+/// # Errors
+/// As [`check_blocks`], and [`Error::BadFile`] if the file records another digest.
+pub(crate) fn check_weight(
+    original: (Data<'_>, &TensorInfo),
+    packed: (Data<'_>, &PackedTensor),
+    made_by: Option<&str>,
+    ticker: &mut Ticker<'_>,
+) -> Result<(ErrorFigures, [u8; 32])> {
+    let (data, weight) = packed;
+    let (digest, figures) =
+        threads::beside(|| weight.check_digest(data), || check_blocks(original, packed, Verify::Full, made_by, ticker));
+    Ok((figures?, digest?))
+}
+
+/// A stretch of blocks in pieces of so many.
+fn split(range: Range<u64>, most: u64) -> impl Iterator<Item = Range<u64>> {
+    (range.start..range.end)
+        .step_by(usize::try_from(most).unwrap_or(usize::MAX))
+        .map(move |start| start..range.end.min(start + most))
+}
+
+/// The pieces that a thread reads and checks together: one, or a few small ones.
+fn next_part(pieces: &mut Peekable<impl Iterator<Item = Range<u64>>>, most: u64) -> Option<Vec<Range<u64>>> {
+    let mut part = vec![pieces.next()?];
+    let mut n_blocks = part[0].end - part[0].start;
+    while part.len() < PART_PIECES
+        && let Some(next) = pieces.next_if(|next| n_blocks + (next.end - next.start) <= most)
+    {
+        n_blocks += next.end - next.start;
+        part.push(next);
+    }
+    Some(part)
 }
 
 /// Compares a tensor that was copied through, bit for bit.
@@ -84,7 +163,7 @@ pub(crate) fn check_copy(
     })
 }
 
-/// Makes `buffer` the `n_bytes` at position `at`; callers keep to about [`PIECE_BYTES`].
+/// Makes `buffer` the `n_bytes` at position `at`; the caller keeps to about a MiB.
 fn read(data: Data<'_>, at: u64, n_bytes: u64, buffer: &mut Vec<u8>) -> Result<()> {
     resize(buffer, n_bytes)?;
     data.read_at(at, buffer)

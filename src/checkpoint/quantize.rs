@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::StoredDtype;
-use super::check::{check_blocks, check_copy};
+use super::check::{BlockChecker, check_blocks, check_copy, check_weight};
 use super::journal::{Done, FigureBits};
 use super::output::{Existing, Output, Target};
 use super::packing::BlockWriter;
@@ -330,6 +330,10 @@ impl Job<'_> {
     async fn quantize(&mut self, tensor: &TensorInfo, weight: &PackedTensor) -> Result<(QuantizedTensor, [u8; 32])> {
         let (data, ticker) = (self.output.data(), &mut self.ticker);
         let (info, width) = (weight.format.info(), weight.dtype.n_bytes() as u64);
+        let (original, packed, made_by) = ((self.source.data(), tensor), (data, weight), Some(self.made_by.as_str()));
+        // Each piece is held as soon as it is written, while it is in the caches. Nested scales are there only at the end.
+        let at_once = self.verify == Verify::Full && weight.nested().is_none();
+        let mut checker = at_once.then(|| BlockChecker::new(original, packed, made_by)).transpose()?;
         let mut writer = BlockWriter::new(weight, data, self.output.parent());
         self.engine
             .quantize_stream(
@@ -342,28 +346,29 @@ impl Job<'_> {
                     let n_blocks = chunk.scales.len() / info.scale.n_bytes();
                     let n_elems = ((n_blocks * info.block) as u64).min(weight.n_elems - chunk.first_elem);
                     ticker.add(&tensor.name, n_elems * width);
-                    Ok(())
+                    let Some(checker) = &mut checker else { return Ok(()) };
+                    let first_block = chunk.first_elem / info.block as u64;
+                    let blocks = first_block..first_block + n_blocks as u64;
+                    checker.check(vec![blocks], |n_bytes| ticker.add(&tensor.name, n_bytes))
                 },
             )
             .await?;
         let digest = writer.finish()?;
 
-        let figures = match self.verify {
-            Verify::None => None,
-            verify => Some(check_blocks(
-                (self.source.data(), tensor),
-                (data, weight),
-                verify,
-                Some(&self.made_by),
-                &mut self.ticker,
-            )?),
-        };
-        if self.verify == Verify::Full {
-            let stored = weight.check_digest(data)?;
-            if stored != digest {
-                let text = format!("what was written reads back with the digest {}", blake3::Hash::from(stored));
-                return Err(Error::BadFile(text));
+        let (figures, stored) = match (self.verify, checker) {
+            (Verify::None, _) => (None, None),
+            (Verify::Sample, _) => {
+                (Some(check_blocks(original, packed, self.verify, made_by, &mut self.ticker)?), None)
             }
+            (Verify::Full, Some(checker)) => (Some(checker.figures()), Some(weight.check_digest(data)?)),
+            (Verify::Full, None) => {
+                let (figures, stored) = check_weight(original, packed, made_by, &mut self.ticker)?;
+                (Some(figures), Some(stored))
+            }
+        };
+        if let Some(stored) = stored.filter(|stored| *stored != digest) {
+            let text = format!("what was written reads back with the digest {}", blake3::Hash::from(stored));
+            return Err(Error::BadFile(text));
         }
         Ok((quantized(tensor, weight, Some(digest), figures, self.verify), digest))
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::StoredDtype;
-use super::check::{check_blocks, check_copy};
+use super::check::{check_copy, check_weight};
 use super::container::gguf::differing_key;
 use super::container::rules;
 use super::packed_file::PackedFile;
@@ -14,7 +14,7 @@ use super::safetensors::TensorInfo;
 use super::source::Source;
 use super::weight::PackedTensor;
 use crate::error::{Error, Result};
-use crate::verify::{ErrorFigures, Verify};
+use crate::verify::ErrorFigures;
 
 /// What was found of a tensor.
 #[derive(Debug, Clone)]
@@ -141,9 +141,7 @@ fn verify_weight(
             weight.dtype, weight.shape, tensor.dtype, tensor.shape
         )));
     }
-    let packed = quantized.data();
-    let figures = check_blocks((original.data(), tensor), (packed, weight), Verify::Full, None, ticker)?;
-    Ok((figures, weight.check_digest(packed)?))
+    check_weight((original.data(), tensor), (quantized.data(), weight), None, ticker)
 }
 
 fn verify_copy(

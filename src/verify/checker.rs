@@ -1,0 +1,364 @@
+//! Packed bytes held against the reference, on all cores.
+
+use std::ops::Range;
+
+use fearless_simd::Level;
+
+use super::{BlockFigures, ErrorFigures, Mismatch};
+use crate::cpu;
+use crate::dtype::{Dtype, Weights};
+use crate::error::{Error, Result};
+use crate::format::{Format, FormatInfo, ScaleType};
+use crate::quant::BlockFault;
+use crate::reference;
+use crate::simd;
+use crate::threads;
+
+/// Elements that a thread checks at a time: few, because it has them in several forms at once.
+pub(crate) const CHECKED_PART: usize = 1 << 14;
+
+/// Compares a tensor's packed bytes with the reference, piece by piece, and adds up how far its values moved.
+#[derive(Debug, Clone)]
+pub struct Checker<'a> {
+    /// Format of the packed bytes.
+    pub format: Format,
+    /// Name of the tensor, for messages.
+    pub tensor: &'a str,
+    /// Adapter and driver that made the bytes, where known, for messages.
+    pub made_by: Option<&'a str>,
+    /// The figures so far.
+    pub figures: ErrorFigures,
+}
+
+impl Checker<'_> {
+    /// Recomputes whole blocks (only the tensor's last may be short) and compares every byte. `first_elem` is the flat
+    /// index of the first weight. Nested scales are given dequantized and are not compared here: each depends
+    /// on all of the tensor's.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] at the first byte that differs; [`Error::NonFinite`] if the original can't be quantized at all.
+    pub fn check(&mut self, weights: Weights<'_>, first_elem: u64, codes: &[u8], scales: &[u8]) -> Result<()> {
+        let info = self.format.info();
+        let (block, n_elems) = (info.block as u64, first_elem + weights.len() as u64);
+        let parts = (first_elem..n_elems).step_by(CHECKED_PART).map(|start| {
+            let end = n_elems.min(start + CHECKED_PART as u64);
+            #[expect(clippy::single_range_in_vec_init, reason = "one stretch of blocks")]
+            let part = vec![start / block..end.div_ceil(block)];
+            part
+        });
+        self.read_and_check(weights.dtype(), n_elems, parts.collect(), |first_block, input, part_codes, part_scales| {
+            let start = usize::try_from(first_block * block - first_elem).unwrap_or(usize::MAX);
+            let width = weights.dtype().n_bytes();
+            input.copy_from_slice(&weights.bytes()[start * width..][..input.len()]);
+            part_codes.copy_from_slice(&codes[info.codes_at(start)..][..part_codes.len()]);
+            part_scales.copy_from_slice(&scales[info.scales_at(start)..][..part_scales.len()]);
+            Ok(())
+        })
+    }
+
+    /// [`Self::check`] on all cores, each of which reads what it compares. Parts are stretches of blocks, of a tensor of `n_elems`
+    /// elements, in order; `read` fills weights, codes and scales from a block on.
+    ///
+    /// # Errors
+    /// As [`Self::check`], and what `read` returns, of the first part that has one.
+    pub(crate) fn read_and_check(
+        &mut self,
+        dtype: Dtype,
+        n_elems: u64,
+        parts: Vec<Vec<Range<u64>>>,
+        read: impl Fn(u64, &mut [u8], &mut [u8], &mut [u8]) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let checker = &*self;
+        let figures = threads::map(parts.clone(), |part| {
+            // Taken out, because `read` may itself work in the pool, and this thread then check another part meanwhile.
+            let mut scratch = SCRATCH.take();
+            let figures = checker.check_part(dtype, n_elems, &part, &read, &mut scratch);
+            SCRATCH.set(scratch);
+            figures
+        });
+        for (part, figures) in parts.into_iter().zip(figures) {
+            for (block, figures) in part.into_iter().flatten().zip(&figures?) {
+                self.figures.add(block, figures);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads and checks the blocks of a part together; gives the figures of each.
+    fn check_part(
+        &self,
+        dtype: Dtype,
+        n_elems: u64,
+        part: &[Range<u64>],
+        read: impl Fn(u64, &mut [u8], &mut [u8], &mut [u8]) -> Result<()>,
+        scratch: &mut Scratch,
+    ) -> Result<Vec<BlockFigures>> {
+        let info = self.format.info();
+        let block = info.block as u64;
+        // Stretches lie one behind another; only the last can end in a short block.
+        let mut ends = Vec::with_capacity(part.len());
+        let mut end = 0;
+        for range in part {
+            let n_elems = (range.end * block).min(n_elems) - range.start * block;
+            end += usize::try_from(n_elems).unwrap_or(usize::MAX);
+            ends.push(end);
+        }
+        scratch.resize(info, dtype, end);
+        let mut start = 0;
+        for (range, &end) in part.iter().zip(&ends) {
+            let Scratch { input, codes, scales, .. } = scratch;
+            let input = &mut input[start * dtype.n_bytes()..end * dtype.n_bytes()];
+            let codes = &mut codes[info.codes_at(start)..info.codes_at(end)];
+            read(range.start, input, codes, &mut scales[info.scales_at(start)..info.scales_at(end)])?;
+            start = end;
+        }
+        if let Some(figures) = scratch.figures_if_right(self.format, dtype) {
+            return Ok(figures);
+        }
+        let (mut figures, mut start) = (Vec::new(), 0);
+        for (range, &end) in part.iter().zip(&ends) {
+            let Scratch { input, codes, scales, .. } = &*scratch;
+            let weights = Weights::from_le_bytes(dtype, &input[start * dtype.n_bytes()..end * dtype.n_bytes()])?;
+            let codes = &codes[info.codes_at(start)..info.codes_at(end)];
+            let scales = &scales[info.scales_at(start)..info.scales_at(end)];
+            figures.extend(self.check_blocks(weights, range.start * block, codes, scales)?);
+            start = end;
+        }
+        Ok(figures)
+    }
+
+    /// [`Self::check`] by the reference, block by block, to name what differs.
+    fn check_blocks(
+        &self,
+        weights: Weights<'_>,
+        first_elem: u64,
+        codes: &[u8],
+        scales: &[u8],
+    ) -> Result<Vec<BlockFigures>> {
+        let format = self.format;
+        let info = format.info();
+        let mut figures = Vec::new();
+        for block_ix in 0..weights.len().div_ceil(info.block) {
+            let start = block_ix * info.block;
+            let block = weights.slice(start..weights.len().min(start + info.block));
+            let first_elem = first_elem + start as u64;
+            let block_number = first_elem / info.block as u64;
+
+            let (actual_codes, actual_scale) = reference::block_parts(info, codes, scales, block_ix);
+            let mut expected_codes = [0; reference::MAX_BLOCK];
+            let expected_codes = &mut expected_codes[..actual_codes.len()];
+            let mut expected_scale = [0; 4];
+            let expected_scale = &mut expected_scale[..actual_scale.len()];
+            reference::quantize_into(format, block, first_elem, expected_codes, expected_scale)?;
+
+            let first_difference =
+                |expected: &[u8], actual: &[u8]| expected.iter().zip(actual).position(|(e, a)| e != a);
+            let mismatch = |part, index_in_block: usize, expected, actual| {
+                let bits = format!("{:#x}", block.bits(index_in_block.min(block.len() - 1)));
+                let (tensor, made_by) = (self.tensor.to_owned(), self.made_by.map(str::to_owned));
+                let index = first_elem + index_in_block as u64;
+                Err(Error::Mismatch(Box::new(Mismatch {
+                    tensor,
+                    block: block_number,
+                    index,
+                    part,
+                    input_bits: bits,
+                    expected,
+                    actual,
+                    made_by,
+                })))
+            };
+            let differing_scale =
+                first_difference(expected_scale, actual_scale).filter(|_| info.scale != ScaleType::Nested);
+            if let Some(at) = differing_scale {
+                return mismatch("scale", 0, expected_scale[at], actual_scale[at]);
+            }
+            if let Some(at) = first_difference(expected_codes, actual_codes) {
+                let index = differing_element(info, expected_codes, actual_codes, actual_scale, block.len());
+                return mismatch("code", index.unwrap_or(at * 8 / info.bits), expected_codes[at], actual_codes[at]);
+            }
+
+            let mut values = [0.0; reference::MAX_BLOCK];
+            let values = &mut values[..block.len()];
+            reference::decode_block(format, actual_codes, actual_scale, 0, first_elem, values)?;
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "the value that dequantize gives is the product rounded once"
+            )]
+            let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
+            figures.push(BlockFigures::new(&widened(block), &values));
+        }
+        Ok(figures)
+    }
+}
+
+thread_local! {
+    static SCRATCH: std::cell::Cell<Scratch> = const { std::cell::Cell::new(Scratch::EMPTY) };
+}
+
+/// What a thread needs for a part, kept for the next one.
+#[derive(Debug)]
+struct Scratch {
+    input: Vec<u8>,
+    codes: Vec<u8>,
+    scales: Vec<u8>,
+    expected_codes: Vec<u8>,
+    expected_scales: Vec<u8>,
+    wide: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
+impl Scratch {
+    const EMPTY: Self = Self {
+        input: Vec::new(),
+        codes: Vec::new(),
+        scales: Vec::new(),
+        expected_codes: Vec::new(),
+        expected_scales: Vec::new(),
+        wide: Vec::new(),
+        values: Vec::new(),
+    };
+
+    /// Makes room for so many elements.
+    fn resize(&mut self, info: &FormatInfo, dtype: Dtype, n_elems: usize) {
+        self.input.resize(n_elems * dtype.n_bytes(), 0);
+        for codes in [&mut self.codes, &mut self.expected_codes] {
+            codes.resize(info.codes_at(n_elems), 0);
+        }
+        for scales in [&mut self.scales, &mut self.expected_scales] {
+            scales.resize(info.scales_at(n_elems), 0);
+        }
+        self.values.resize(n_elems, 0.0);
+    }
+
+    /// The blocks' figures, if all bytes are what the CPU path makes of the weights: it gives what the reference does.
+    fn figures_if_right(&mut self, format: Format, dtype: Dtype) -> Option<Vec<BlockFigures>> {
+        let Self { input, codes, scales, expected_codes, expected_scales, wide, values } = self;
+        let info = format.info();
+        let weights = Weights::from_le_bytes(dtype, input).ok()?;
+        cpu::quantize_into(format, weights, 0, expected_codes, expected_scales).ok()?;
+        if expected_codes != codes || (expected_scales != scales && info.scale != ScaleType::Nested) {
+            return None;
+        }
+        cpu::dequantize_into(format, codes, scales, 0, Dtype::F32, bytemuck::cast_slice_mut(values)).ok()?;
+        let weights = match (dtype, bytemuck::try_cast_slice(weights.bytes())) {
+            (Dtype::F32, Ok(values)) => values,
+            _ => {
+                wide.resize(weights.len(), 0.0);
+                weights.widen_into(wide);
+                wide
+            }
+        };
+        let mut figures = vec![BlockFigures::default(); values.len().div_ceil(info.block)];
+        simd::figures(Level::new(), info.block, weights, values, &mut figures);
+        Some(figures)
+    }
+}
+
+/// The weights as `f32`.
+fn widened(weights: Weights<'_>) -> Vec<f32> {
+    let mut values = vec![0.0; weights.len()];
+    weights.widen_into(&mut values);
+    values
+}
+
+/// The first element of a block that two runs of codes decode to different values: where it stands in the bytes is up to
+/// the format. `None` where only the padding of a short block differs.
+fn differing_element(info: &FormatInfo, expected: &[u8], actual: &[u8], scale: &[u8], n_elems: usize) -> Option<usize> {
+    let values = |codes: &[u8]| {
+        let mut values = [0.0; reference::MAX_BLOCK];
+        (info.codec.dequantize_block)(codes, scale, &mut values[..n_elems]).map(|()| values)
+    };
+    match (values(expected), values(actual)) {
+        (Ok(expected), Ok(actual)) => (0..n_elems).find(|&i| expected[i].to_bits() != actual[i].to_bits()),
+        (_, Err(BlockFault::Code { index, .. })) => Some(index),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flipped_bit_is_found_and_named() {
+        let weights: Vec<f32> = (0_u8..192).map(|i| f32::from(i) - 99.5).collect();
+        for &format in Format::ALL {
+            let packed = reference::quantize(format, &weights).expect("finite weights");
+            let check = |codes: &[u8], scales: &[u8]| {
+                let figures = ErrorFigures::default();
+                let mut checker = Checker { format, tensor: "w", made_by: Some("a GPU"), figures };
+                checker.check((&weights).into(), 0, codes, scales).map(|()| checker.figures)
+            };
+            let figures = check(packed.codes(), &packed.stream_scales()).expect("our own bytes");
+            assert_eq!(figures.n_elems, 192);
+            assert!(
+                figures.max_abs_error > 0.0 && figures.mse() > 0.0 && figures.sqnr_db().is_some_and(|db| db > 10.0)
+            );
+
+            let mut codes = packed.codes().to_vec();
+            codes[format.info().block_codes_bytes() + 3] ^= 1;
+            let Err(Error::Mismatch(found)) = check(&codes, &packed.stream_scales()) else {
+                panic!("{format}: not found")
+            };
+            assert_eq!((found.block, found.part), (1, "code"));
+            // The lowest bit of byte 3 belongs to the low nibble: element 7, or element 3 of the GGUF order.
+            let element = match (format, format.info().bits) {
+                (_, 8) | (Format::Q4_0 | Format::Mxfp4, _) => 3,
+                _ => 7,
+            };
+            assert_eq!(found.index, format.info().block as u64 + element, "{format}");
+            assert!(found.to_string().contains("a GPU"));
+
+            if format.info().scale == ScaleType::Nested {
+                continue;
+            }
+            let mut scales = packed.scales().to_vec();
+            scales[2 * format.info().scale.n_bytes()] ^= 1;
+            let Err(Error::Mismatch(found)) = check(packed.codes(), &scales) else { panic!("{format}: not found") };
+            assert_eq!((found.block, found.part), (2, "scale"));
+        }
+    }
+
+    /// Blocks that don't lie side by side are checked together, and a short last one among them; each is named by its own place.
+    #[test]
+    fn scattered_blocks_keep_their_places() {
+        let weights: Vec<f32> = (0_u16..992).map(|i| f32::from(i) - 99.5).collect();
+        for &format in Format::ALL {
+            let info = format.info();
+            let packed = reference::quantize(format, &weights).expect("finite weights");
+            let scales = packed.stream_scales();
+            let last = info.n_blocks(992) - 1;
+            let parts = vec![vec![0..1, 3..4], vec![7..9, last..last + 1]];
+            let check = |codes: &[u8]| {
+                let mut checker = Checker { format, tensor: "w", made_by: None, figures: ErrorFigures::default() };
+                let read = |block: u64, input: &mut [u8], part: &mut [u8], part_scales: &mut [u8]| {
+                    let start = usize::try_from(block).expect("small") * info.block;
+                    input.copy_from_slice(&bytemuck::cast_slice(&weights)[4 * start..][..input.len()]);
+                    part.copy_from_slice(&codes[info.codes_at(start)..][..part.len()]);
+                    part_scales.copy_from_slice(&scales[info.scales_at(start)..][..part_scales.len()]);
+                    Ok(())
+                };
+                checker.read_and_check(Dtype::F32, 992, parts.clone(), read).map(|()| checker.figures)
+            };
+            let short = 992 - last * info.block as u64;
+            let figures = check(packed.codes()).expect("our own bytes");
+            assert_eq!(figures.n_elems, 4 * info.block as u64 + short, "{format}");
+            for block in [0, 3, 7, 8, last] {
+                let mut codes = packed.codes().to_vec();
+                codes[info.codes_at(usize::try_from(block).expect("small") * info.block)] ^= 1;
+                let Err(Error::Mismatch(found)) = check(&codes) else { panic!("{format}: not found") };
+                assert_eq!((found.block, found.part), (block, "code"), "{format}");
+            }
+            let mut codes = packed.codes().to_vec();
+            codes[info.codes_at(5 * info.block)] ^= 1;
+            assert!(check(&codes).is_ok(), "{format}: block 5 was not asked for");
+        }
+    }
+}
