@@ -2,7 +2,7 @@
 
 use super::data::{Data, PIECE_BYTES};
 use super::nested::{NestedChecker, NestedReader};
-use super::progress::Ticker;
+use super::progress::Ticks;
 use super::safetensors::TensorInfo;
 use super::weight::PackedTensor;
 use crate::dtype::Weights;
@@ -22,7 +22,7 @@ pub(crate) fn check_blocks(
     (packed, weight): (Data<'_>, &PackedTensor),
     verify: Verify,
     made_by: Option<&str>,
-    ticker: &mut Ticker<'_>,
+    ticks: &mut Ticks<'_, '_>,
 ) -> Result<ErrorFigures> {
     let info = weight.format.info();
     let dtype = tensor.float().unwrap_or(weight.dtype);
@@ -51,7 +51,7 @@ pub(crate) fn check_blocks(
             reader.read(first_block, &mut codes, &mut scales)?;
             checker.check(Weights::from_le_bytes(dtype, &input)?, first_elem, &codes, &scales)?;
             if verify == Verify::Full {
-                ticker.add(&tensor.name, n_elems * width);
+                ticks.add(n_elems * width)?;
             }
             first_block += n_blocks;
         }
@@ -66,7 +66,7 @@ pub(crate) fn check_blocks(
 pub(crate) fn check_copy(
     (original, tensor): (Data<'_>, &TensorInfo),
     (copy, copy_at): (Data<'_>, u64),
-    ticker: &mut Ticker<'_>,
+    ticks: &mut Ticks<'_, '_>,
 ) -> Result<()> {
     let mut there = Vec::new();
     original.for_each_piece(tensor.offset, tensor.n_bytes, |done, expected| {
@@ -79,8 +79,7 @@ pub(crate) fn check_copy(
                 expected[at]
             )));
         }
-        ticker.add(&tensor.name, expected.len() as u64);
-        Ok(())
+        ticks.add(expected.len() as u64)
     })
 }
 
