@@ -131,9 +131,10 @@ fn the_others_do_what_a_lost_device_has_left() {
         for lose in [true, false] {
             let engines = [gpu(&name), Engine::Cpu];
             let device = device(&engines[0]);
-            let mut n_calls = 0;
-            let report = run.quantize(&engines, Format::Sym4, false, |_| {
+            let (mut n_calls, mut done_bytes) = (0, 0);
+            let report = run.quantize(&engines, Format::Sym4, false, |progress| {
                 n_calls += 1;
+                done_bytes = progress.done_bytes;
                 if n_calls == 1 && lose {
                     // Both have a tensor by then, and wait here once they have done a piece.
                     std::thread::sleep(Duration::from_millis(300));
@@ -141,6 +142,7 @@ fn the_others_do_what_a_lost_device_has_left() {
                 }
             });
             let notices = report.expect("the CPU does it").notices;
+            assert_eq!(done_bytes, (N_TENSORS * ROWS * COLUMNS * 4) as u64, "{name}: what was lost is not counted");
             if lose {
                 assert_eq!(notices.len(), 1, "{name}");
                 assert!(notices[0].contains(" was lost while working ("), "{name}: {notices:?}");
