@@ -10,8 +10,9 @@ disk.
 import argparse
 import json
 import os
-import subprocess
 import shutil
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -53,7 +54,7 @@ def main():
     parser.add_argument("wgquant")
     parser.add_argument("checkpoints", nargs="+")
     parser.add_argument("--device", action="append", help="beside the CPU")
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
     failed = False
     for device in ["cpu", *(arguments.device or [])]:
@@ -74,10 +75,12 @@ def main():
                     baselines.append(read_and_write(files, n_bytes, output))
                     os.remove(output)
             peaks.append(peak)
-            seconds, baseline = min(times), min(baselines)
+            seconds, baseline = statistics.median(times), statistics.median(baselines)
+            ratios = [a / b for a, b in zip(times, baselines)]
             print(
-                f"{device}: {os.path.basename(os.path.normpath(checkpoint))}: {seconds:.2f} s, {seconds / baseline:.2f} x "
-                f"reading and writing alone ({baseline:.2f} s), peak {peak / 2**20:.0f} MiB"
+                f"{device}: {os.path.basename(os.path.normpath(checkpoint))}: median {seconds:.2f} s beside {baseline:.2f} s of "
+                f"reading and writing alone; of runs next to each other, median {statistics.median(ratios):.2f} x, "
+                f"{min(ratios):.2f} to {max(ratios):.2f}; peak {peak / 2**20:.0f} MiB; load {os.getloadavg()[0]:.1f}"
             )
             failed |= peak > CAP
         print(f"{device}: largest peak over smallest {max(peaks) / min(peaks):.3f}")

@@ -42,6 +42,42 @@ impl Engine {
         }
     }
 
+    /// The engines that a user names, with commas between them, each as [`Self::open`] takes it; a comma within parentheses
+    /// belongs to a name.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for an empty or a repeated name, and for `auto` among others; and as [`Self::open`].
+    pub async fn open_all(devices: &str) -> Result<Vec<Self>> {
+        let names = device_names(devices)?;
+        let mut engines = Vec::with_capacity(names.len());
+        for name in names {
+            engines.push(Self::open(name).await?);
+        }
+        Ok(engines)
+    }
+
+    /// [`Self::with_memory`] for engines that work at the same time: each gets an equal part of `n_bytes`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for less than [`MIN_MEMORY_BYTES`] each.
+    pub fn share_memory(engines: Vec<Self>, n_bytes: u64) -> Result<Vec<Self>> {
+        let n_engines = engines.len().max(1) as u64;
+        let least = MIN_MEMORY_BYTES * n_engines;
+        if n_engines > 1 && n_bytes < least {
+            return Err(Error::Refused(format!(
+                "{n_bytes} bytes of memory are too few for {n_engines} devices: at least {} MiB are needed",
+                least >> 20
+            )));
+        }
+        engines.into_iter().map(|engine| engine.with_memory(n_bytes / n_engines)).collect()
+    }
+
+    /// Who did it, of several engines: their descriptions with ` + ` between them.
+    #[must_use]
+    pub fn description_of(engines: &[Self]) -> String {
+        engines.iter().map(Self::description).collect::<Vec<_>>().join(" + ")
+    }
+
     /// Keeps what is in flight at a time within `n_bytes` on host and device together: more of a tensor goes through in
     /// more pieces. No byte of the result depends on it.
     ///
@@ -157,10 +193,78 @@ struct CpuChunk {
     scales: Vec<u8>,
 }
 
+impl AsRef<[Self]> for Engine {
+    fn as_ref(&self) -> &[Self] {
+        std::slice::from_ref(self)
+    }
+}
+
+/// The names in a list with commas; commas within parentheses belong to adapters' names.
+fn device_names(devices: &str) -> Result<Vec<&str>> {
+    let mut depth = 0_i32;
+    let names: Vec<_> = devices
+        .split(|c| {
+            depth += i32::from(c == '(') - i32::from(c == ')');
+            c == ',' && depth <= 0
+        })
+        .map(str::trim)
+        .collect();
+    let refused = |text: String| Err(Error::Refused(text));
+    for (ix, name) in names.iter().enumerate() {
+        let is_same = |other: &&str| other.eq_ignore_ascii_case(name);
+        if name.is_empty() {
+            return refused(format!(
+                "the list of devices {devices:?} has an empty name in it: name one between commas"
+            ));
+        }
+        if names[..ix].iter().any(is_same) {
+            return refused(format!(
+                "the device {name:?} is named twice: name each once, as a device works on one part"
+            ));
+        }
+        if is_same(&"auto") && names.len() > 1 {
+            return refused("the device auto stands alone: name the devices, or auto and no other".to_owned());
+        }
+    }
+    Ok(names)
+}
+
 /// First element and number of elements of each piece.
 fn cpu_chunks(n_elems: u64) -> impl Iterator<Item = (u64, usize)> {
     (0..n_elems.div_ceil(CPU_CHUNK_ELEMS)).map(move |chunk| {
         let first = chunk * CPU_CHUNK_ELEMS;
         (first, (n_elems - first).min(CPU_CHUNK_ELEMS) as usize)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_devices() {
+        let names = |list| device_names(list).map_err(|error| error.to_string());
+        assert_eq!(names("cpu"), Ok(vec!["cpu"]));
+        assert_eq!(names("vulkan:llvmpipe, gl:llvmpipe,cpu"), Ok(vec!["vulkan:llvmpipe", "gl:llvmpipe", "cpu"]));
+        assert_eq!(names("llvmpipe (LLVM 15.0.6, 256 bits),cpu"), Ok(vec!["llvmpipe (LLVM 15.0.6, 256 bits)", "cpu"]));
+        for (list, wanted) in [
+            ("", "has an empty name in it"),
+            ("cpu,", "has an empty name in it"),
+            ("cpu, ,H100", "has an empty name in it"),
+            ("H100,cpu,h100", "\"h100\" is named twice"),
+            ("auto,cpu", "auto stands alone"),
+        ] {
+            let refused = names(list).expect_err(list);
+            assert!(refused.contains(wanted), "{list:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn memory_is_shared() {
+        let two = || vec![Engine::Cpu, Engine::Cpu];
+        assert_eq!(Engine::share_memory(two(), 2 * MIN_MEMORY_BYTES).map(|engines| engines.len()).ok(), Some(2));
+        let refused = Engine::share_memory(two(), 2 * MIN_MEMORY_BYTES - 1).map(|_| ()).expect_err("too few");
+        assert!(refused.to_string().contains("too few for 2 devices: at least 128 MiB are needed"), "{refused}");
+        assert!(Engine::share_memory(vec![Engine::Cpu], MIN_MEMORY_BYTES).is_ok());
+    }
 }

@@ -183,6 +183,9 @@ pub enum Error {
     /// What was asked for cannot be done, and was refused before any work.
     #[error("{0}")]
     Refused(String),
+    /// The job was told to stop, as by [`Progress::stop`](crate::checkpoint::Progress::stop).
+    #[error("it was stopped before it was done")]
+    Stopped,
     /// Written bytes differ from what the CPU reference gives.
     #[error("{0}")]
     Mismatch(Box<crate::verify::Mismatch>),
@@ -230,25 +233,32 @@ impl Error {
 
     /// Whether the same job may end well another time: what failed is the machine, and not the input.
     pub(crate) fn may_pass(&self) -> bool {
+        self.is_of_engine() || matches!(self.root(), Self::Io { .. } | Self::Stopped)
+    }
+
+    /// Whether what failed is the device that did the work, so that another may do it.
+    pub(crate) fn is_of_engine(&self) -> bool {
         matches!(
             self.root(),
-            Self::Io { .. }
-                | Self::DeviceLost { .. }
-                | Self::OutOfDeviceMemory { .. }
-                | Self::Gpu { .. }
-                | Self::DeviceTimeout { .. }
+            Self::DeviceLost { .. } | Self::OutOfDeviceMemory { .. } | Self::Gpu { .. } | Self::DeviceTimeout { .. }
         )
     }
 
-    /// Adds the tensor that the error happened in.
+    /// Adds the tensor that the error happened in. Being stopped happens nowhere.
     #[must_use]
     pub fn in_tensor(self, name: &str) -> Self {
-        Self::Tensor { name: name.to_owned(), source: Box::new(self) }
+        match self {
+            Self::Stopped => self,
+            error => Self::Tensor { name: name.to_owned(), source: Box::new(error) },
+        }
     }
 
-    /// Adds the file that the error happened in.
+    /// Adds the file that the error happened in. Being stopped happens nowhere.
     #[must_use]
     pub fn in_file(self, path: &std::path::Path) -> Self {
-        Self::File { path: path.to_owned(), source: Box::new(self) }
+        match self {
+            Self::Stopped => self,
+            error => Self::File { path: path.to_owned(), source: Box::new(error) },
+        }
     }
 }

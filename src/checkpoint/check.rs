@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::data::Data;
 use super::nested::{NestedChecker, NestedReader};
-use super::progress::Ticker;
+use super::progress::Ticks;
 use super::safetensors::TensorInfo;
 use super::weight::{BlockReader, PackedTensor};
 use crate::dtype::Dtype;
@@ -49,7 +49,7 @@ impl<'a> BlockChecker<'a> {
     ///
     /// # Errors
     /// As [`Checker::check`], and [`Error::Io`].
-    pub(crate) fn check(&mut self, ranges: Vec<Range<u64>>, mut each: impl FnMut(u64)) -> Result<()> {
+    pub(crate) fn check(&mut self, ranges: Vec<Range<u64>>, mut each: impl FnMut(u64) -> Result<()>) -> Result<()> {
         let Self { original, tensor, weight, dtype, reader, checker } = self;
         let (block, width) = (weight.info().block as u64, dtype.n_bytes() as u64);
         let part_blocks = CHECKED_PART as u64 / block;
@@ -62,7 +62,7 @@ impl<'a> BlockChecker<'a> {
                 original.read_at(tensor.offset + first_block * block * width, input)?;
                 reader.read(first_block, codes, scales)
             })?;
-            each(n_bytes);
+            each(n_bytes)?;
         }
         Ok(())
     }
@@ -82,7 +82,7 @@ pub(crate) fn check_blocks(
     (packed, weight): (Data<'_>, &PackedTensor),
     verify: Verify,
     made_by: Option<&str>,
-    ticker: &mut Ticker<'_>,
+    ticks: &mut Ticks<'_, '_>,
 ) -> Result<ErrorFigures> {
     let ranges = blocks_to_check(verify, weight.n_blocks(), sample_seed(&tensor.name));
     if let Some(places) = weight.nested() {
@@ -94,11 +94,7 @@ pub(crate) fn check_blocks(
         }
     }
     let mut checker = BlockChecker::new((original, tensor), (packed, weight), made_by)?;
-    checker.check(ranges, |n_bytes| {
-        if verify == Verify::Full {
-            ticker.add(&tensor.name, n_bytes);
-        }
-    })?;
+    checker.check(ranges, |n_bytes| if verify == Verify::Full { ticks.add(n_bytes) } else { Ok(()) })?;
     Ok(checker.figures())
 }
 
@@ -110,11 +106,11 @@ pub(crate) fn check_weight(
     original: (Data<'_>, &TensorInfo),
     packed: (Data<'_>, &PackedTensor),
     made_by: Option<&str>,
-    ticker: &mut Ticker<'_>,
+    ticks: &mut Ticks<'_, '_>,
 ) -> Result<(ErrorFigures, [u8; 32])> {
     let (data, weight) = packed;
     let (digest, figures) =
-        threads::beside(|| weight.check_digest(data), || check_blocks(original, packed, Verify::Full, made_by, ticker));
+        threads::beside(|| weight.check_digest(data), || check_blocks(original, packed, Verify::Full, made_by, ticks));
     Ok((figures?, digest?))
 }
 
@@ -145,7 +141,7 @@ fn next_part(pieces: &mut Peekable<impl Iterator<Item = Range<u64>>>, most: u64)
 pub(crate) fn check_copy(
     (original, tensor): (Data<'_>, &TensorInfo),
     (copy, copy_at): (Data<'_>, u64),
-    ticker: &mut Ticker<'_>,
+    ticks: &mut Ticks<'_, '_>,
 ) -> Result<()> {
     let mut there = Vec::new();
     original.for_each_piece(tensor.offset, tensor.n_bytes, |done, expected| {
@@ -158,8 +154,7 @@ pub(crate) fn check_copy(
                 expected[at]
             )));
         }
-        ticker.add(&tensor.name, expected.len() as u64);
-        Ok(())
+        ticks.add(expected.len() as u64)
     })
 }
 

@@ -7,7 +7,7 @@ use super::data::PIECE_BYTES;
 use super::frontier::frontier;
 use super::nested::ScaleSpool;
 use super::plan::refuse_quantized;
-use super::progress::{Progress, Ticker};
+use super::progress::{OnProgress, Ticker};
 use super::safetensors::TensorInfo;
 use super::select::Selection;
 use super::source::Source;
@@ -96,25 +96,21 @@ pub struct CompareReport {
 /// # Errors
 /// [`Error::Refused`] for an input that is quantized already, and for a selection without tensors; [`Error::NonFinite`]
 /// with tensor and index; [`Error::BadFile`] and [`Error::Io`].
-pub fn compare(
-    input: &Path,
-    options: &CompareOptions,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<CompareReport> {
+pub fn compare(input: &Path, options: &CompareOptions, progress: &mut OnProgress<'_>) -> Result<CompareReport> {
     let source = Source::open(input)?;
     let (chosen, notices) = choose(&source, &options.selection).map_err(|error| error.in_file(input))?;
     let formats = &options.formats;
     // A nested scale depends on all of a tensor's, so that its values are known on a second reading.
     let n_nested = formats.iter().filter(|format| format.info().scale == ScaleType::Nested).count() as u64;
     let bytes_in = chosen.iter().map(|reader| reader.tensor.n_bytes).sum::<u64>();
-    let mut ticker = Ticker::new(bytes_in.saturating_mul(1 + n_nested), progress);
+    let ticker = Ticker::new(bytes_in.saturating_mul(1 + n_nested), progress);
     let mut tensors = Vec::with_capacity(chosen.len());
     let mut totals = vec![Vec::with_capacity(chosen.len()); formats.len()];
     let mut bytes_out = vec![0; formats.len()];
     for reader in chosen {
         let tensor = reader.tensor;
         let (as_it_is, outcomes) =
-            compare_tensor(&reader, formats, &mut ticker).map_err(|error| place(error, &source, tensor))?;
+            compare_tensor(&reader, formats, &ticker).map_err(|error| place(error, &source, tensor))?;
         for (ix, outcome) in outcomes.iter().enumerate() {
             let (bytes, figures) = match outcome {
                 Outcome::Fits { bytes_out, figures } => (*bytes_out, *figures),
@@ -174,7 +170,7 @@ fn choose<'a>(source: &'a Source, selection: &Selection) -> Result<(Vec<Reader<'
 fn compare_tensor(
     reader: &Reader<'_>,
     formats: &[Format],
-    ticker: &mut Ticker<'_>,
+    ticker: &Ticker<'_>,
 ) -> Result<(ErrorFigures, Vec<Outcome>)> {
     let mut trials: Vec<_> = formats.iter().map(|&format| Trial::new(format, reader.tensor)).collect();
     let mut as_it_is = ErrorFigures::default();
@@ -199,12 +195,12 @@ impl Reader<'_> {
         &self,
         first_elem: u64,
         n_elems: u64,
-        ticker: &mut Ticker<'_>,
+        ticker: &Ticker<'_>,
         mut take: impl FnMut(u64, Weights<'_>) -> Result<()>,
     ) -> Result<()> {
         let width = self.dtype.n_bytes();
         let piece_elems = PIECE_BYTES / width;
-        let mut input = Vec::new();
+        let (mut input, mut ticks) = (Vec::new(), ticker.of(&self.tensor.name));
         let mut done = 0;
         while done < n_elems {
             let n = usize::try_from(n_elems - done).map_or(piece_elems, |n| n.min(piece_elems));
@@ -212,7 +208,7 @@ impl Reader<'_> {
             let at = first_elem + done;
             self.source.read_at(self.tensor.offset + at * width as u64, &mut input)?;
             take(at, Weights::from_le_bytes(self.dtype, &input)?)?;
-            ticker.add(&self.tensor.name, input.len() as u64);
+            ticks.add(input.len() as u64)?;
             done += n as u64;
         }
         Ok(())
@@ -292,7 +288,7 @@ impl Trial {
     }
 
     /// What came of it, once all weights were taken. Of nested scales, this reads the tensor again.
-    fn finish(mut self, reader: &Reader<'_>, ticker: &mut Ticker<'_>) -> Result<Outcome> {
+    fn finish(mut self, reader: &Reader<'_>, ticker: &Ticker<'_>) -> Result<Outcome> {
         if let Some(mut spool) = self.spool.take() {
             let (block, n_elems) = (self.format.info().block as u64, reader.tensor.n_elems());
             spool.for_each_quantized_run(|first_block, scales| {

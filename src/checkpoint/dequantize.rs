@@ -9,10 +9,11 @@ use super::layout::{Content, FileLayout, Layout, Part, cut};
 use super::output::{Existing, Kind, Target};
 use super::packed_file::PackedFile;
 use super::plan::{DEFAULT_SHARD_BYTES, output_kind};
-use super::progress::{Progress, Ticker};
-use super::quantize::Action;
+use super::progress::{OnProgress, Ticker, Ticks};
+use super::quantize_report::Action;
 use super::safetensors::TensorInfo;
 use super::source::CONFIG_FILE;
+use super::spread::spread;
 use super::weight::PackedTensor;
 use crate::dtype::Dtype;
 use crate::engine::Engine;
@@ -48,7 +49,7 @@ pub struct DequantizedTensor {
 /// What a run did.
 #[derive(Debug, Clone)]
 pub struct DequantizeReport {
-    /// Who did it, as [`Engine::description`] says.
+    /// Who did it, as [`Engine::description`] says, with ` + ` between several.
     pub adapter: String,
     /// The input's container. Only the native one records digests; of the others damage shows only beside the original.
     pub container: Container,
@@ -58,22 +59,26 @@ pub struct DequantizeReport {
     pub bytes_out: u64,
     /// Every tensor: packed ones first, each kind in the input's order.
     pub tensors: Vec<DequantizedTensor>,
+    /// Sentences that a person should read.
+    pub notices: Vec<String>,
 }
 
-/// Turns a quantized checkpoint back into a plain safetensors file, or a model's folder where it is in shards, which appears only when it is complete. Each weight's
-/// digest is checked first, in containers that have them; what was copied is copied.
+/// Turns a quantized checkpoint back into a plain safetensors file, or a model's folder where it is in shards, which
+/// appears only when it is complete. Each weight's digest is checked first, in containers that have them; what was copied
+/// is copied. `engines` is one engine or several, as for [`quantize()`](super::quantize()).
 ///
 /// # Errors
 /// [`Error::Refused`] before any work, [`Error::BadFile`] for a file that is damaged or not quantized,
-/// [`Error::Overflow`] for a value beyond the output type's range, [`Error::Io`], and the GPU's. Nothing of the output
-/// remains.
+/// [`Error::Overflow`] for a value beyond the output type's range, [`Error::Io`], [`Error::Stopped`], and the GPU's if no
+/// engine is left. Nothing of the output remains.
 pub async fn dequantize(
-    engine: &Engine,
+    engines: &(impl AsRef<[Engine]> + ?Sized),
     input: &Path,
     output: &Path,
     options: DequantizeOptions,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut OnProgress<'_>,
 ) -> Result<DequantizeReport> {
+    let engines = engines.as_ref();
     let source = PackedFile::open(input)?;
     let kind = output_kind(source.source(), None, None);
     let existing = Existing { force: options.force, ..Existing::default() };
@@ -90,38 +95,26 @@ pub async fn dequantize(
     if let (Kind::Folder, Some(config)) = (kind, linear::plain_config(source.source())?) {
         out.add_file(CONFIG_FILE, config.as_bytes())?;
     }
-    let mut ticker = Ticker::new(source.source().data_bytes(), progress);
-    let (from, to) = (source.data(), out.data());
-    let (weights_at, copied_at) = layout.offsets.split_at(source.weights().len());
-    let mut tensors = Vec::with_capacity(parts.len());
-
-    for ((weight, &at), part) in source.weights().iter().zip(weights_at).zip(&parts) {
-        let dtype = options.dtype.unwrap_or(weight.dtype);
-        let digest = dequantize_weight(engine, (from, weight), (to, at), dtype)
-            .await
-            .map_err(|error| place(error, &weight.name, input))?;
-        ticker.add(&weight.name, weight.n_bytes);
-        let (name, shape) = (weight.name.clone(), weight.shape.clone());
-        tensors.push(DequantizedTensor {
-            name,
-            was: Action::Quantized,
-            shape,
-            dtype: part.dtype,
-            digest: Some(digest),
-        });
-    }
-    for (tensor, &at) in source.copied().iter().zip(copied_at) {
-        from.for_each_piece(tensor.offset, tensor.n_bytes, |done, bytes| {
-            ticker.add(&tensor.name, bytes.len() as u64);
-            to.write_at(at + done, bytes)
-        })?;
-        let TensorInfo { name, shape, dtype, .. } = tensor.clone();
-        tensors.push(DequantizedTensor { name, was: Action::Copied, shape, dtype, digest: None });
-    }
+    let job = Job {
+        source: &source,
+        out: out.data(),
+        dtype: options.dtype,
+        ticker: Ticker::new(source.source().data_bytes(), progress),
+    };
+    let done = spread(engines, parts.len(), async |engine, ix| {
+        let (at, part) = (layout.offsets[ix], &parts[ix]);
+        job.step(engine, ix, at, part).await
+    });
+    let done = done.await?;
     out.finish(options.sync)?;
-    let (bytes_in, bytes_out) = (source.source().n_bytes(), layout.n_bytes());
-    let (adapter, container) = (engine.description(), source.container());
-    Ok(DequantizeReport { adapter, container, bytes_in, bytes_out, tensors })
+    Ok(DequantizeReport {
+        adapter: Engine::description_of(engines),
+        container: source.container(),
+        bytes_in: source.source().n_bytes(),
+        bytes_out: layout.n_bytes(),
+        tensors: done.results,
+        notices: done.notices,
+    })
 }
 
 /// Cuts the parts into files where the input is in shards.
@@ -136,26 +129,77 @@ fn lay_out(source: &PackedFile, parts: &[Part]) -> Result<Layout> {
     Layout::new(files.collect::<Result<_>>()?)
 }
 
-/// Checks a weight's digest, then writes its values from position `at` on.
-async fn dequantize_weight(
-    engine: &Engine,
-    (from, weight): (Data<'_>, &PackedTensor),
-    (to, at): (Data<'_>, u64),
-    dtype: Dtype,
-) -> Result<[u8; 32]> {
-    let digest = weight.check_digest(from)?;
-    let block = weight.format.info().block as u64;
-    let reader = weight.reader(from)?;
-    engine
-        .dequantize_stream(
-            weight.format,
-            dtype,
-            weight.n_elems,
-            |first_elem, codes, scales| reader.read(first_elem / block, codes, scales),
-            |first_elem, values| to.write_at(at + first_elem * dtype.n_bytes() as u64, values),
-        )
-        .await?;
-    Ok(digest)
+/// A run in progress.
+struct Job<'a> {
+    source: &'a PackedFile,
+    out: Data<'a>,
+    dtype: Option<Dtype>,
+    ticker: Ticker<'a>,
+}
+
+impl Job<'_> {
+    /// Writes a tensor from position `at` on: the weights come first, then what was copied.
+    async fn step(&self, engine: &Engine, ix: usize, at: u64, part: &Part) -> Result<DequantizedTensor> {
+        let source = self.source;
+        let mut ticks = self.ticker.of(&part.name);
+        let done = match (source.weights().get(ix), source.copied().get(ix.saturating_sub(source.weights().len()))) {
+            (Some(weight), _) => self.dequantize(engine, weight, at, &mut ticks).await.map(Some),
+            (None, Some(tensor)) => self.copy(tensor, at, &mut ticks).map(|()| None),
+            (None, None) => Ok(None),
+        };
+        match done {
+            Ok(digest) => Ok(DequantizedTensor {
+                name: part.name.clone(),
+                was: if digest.is_some() { Action::Quantized } else { Action::Copied },
+                shape: part.shape.clone(),
+                dtype: part.dtype,
+                digest,
+            }),
+            Err(error) => {
+                ticks.take_back();
+                Err(place(error, &part.name, source.source().path()))
+            }
+        }
+    }
+
+    /// Checks a weight's digest, then writes its values.
+    async fn dequantize(
+        &self,
+        engine: &Engine,
+        weight: &PackedTensor,
+        at: u64,
+        ticks: &mut Ticks<'_, '_>,
+    ) -> Result<[u8; 32]> {
+        let (from, info) = (self.source.data(), weight.format.info());
+        let dtype = self.dtype.unwrap_or(weight.dtype);
+        let digest = weight.check_digest(from)?;
+        let reader = weight.reader(from)?;
+        let mut n_left = weight.n_bytes;
+        engine
+            .dequantize_stream(
+                weight.format,
+                dtype,
+                weight.n_elems,
+                |first_elem, codes, scales| {
+                    reader.read(first_elem / info.block as u64, codes, scales)?;
+                    // Scales and what else a weight has are counted at the end.
+                    let n_bytes = n_left.min(codes.len() as u64);
+                    n_left -= n_bytes;
+                    ticks.add(n_bytes)
+                },
+                |first_elem, values| self.out.write_at(at + first_elem * dtype.n_bytes() as u64, values),
+            )
+            .await?;
+        ticks.add(n_left)?;
+        Ok(digest)
+    }
+
+    fn copy(&self, tensor: &TensorInfo, at: u64, ticks: &mut Ticks<'_, '_>) -> Result<()> {
+        self.source.data().for_each_piece(tensor.offset, tensor.n_bytes, |done, bytes| {
+            self.out.write_at(at + done, bytes)?;
+            ticks.add(bytes.len() as u64)
+        })
+    }
 }
 
 fn weight_part(weight: &PackedTensor, dtype: Option<Dtype>) -> Part {

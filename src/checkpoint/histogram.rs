@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::data::PIECE_BYTES;
 use super::packed_file::PackedFile;
-use super::progress::{Progress, Ticker};
+use super::progress::{OnProgress, Ticker};
 use super::safetensors::TensorInfo;
 use super::source::Source;
 use super::weight::PackedTensor;
@@ -52,7 +52,7 @@ pub fn histograms(
     quantized: &Path,
     names: &[&str],
     n_bins: usize,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut OnProgress<'_>,
 ) -> Result<Vec<Histogram>> {
     let original = Source::open(original)?;
     let quantized = PackedFile::open(quantized)?;
@@ -71,9 +71,9 @@ pub fn histograms(
         }
     }
     let n_bytes = weights.iter().map(|weight| weight.tensor.n_bytes).sum::<u64>();
-    let mut ticker = Ticker::new(n_bytes.saturating_mul(2), progress);
+    let ticker = Ticker::new(n_bytes.saturating_mul(2), progress);
     let histograms = weights.iter().map(|weight| {
-        weight.histogram(n_bins, &mut ticker).map_err(|error| match error {
+        weight.histogram(n_bins, &ticker).map_err(|error| match error {
             Error::File { .. } => error,
             error => error.in_tensor(&weight.tensor.name),
         })
@@ -90,7 +90,7 @@ struct Weight<'a> {
 }
 
 impl Weight<'_> {
-    fn histogram(&self, n_bins: usize, ticker: &mut Ticker<'_>) -> Result<Histogram> {
+    fn histogram(&self, n_bins: usize, ticker: &Ticker<'_>) -> Result<Histogram> {
         let (mut min, mut max) = (f64::INFINITY, f64::NEG_INFINITY);
         self.for_each(ticker, |before, after| {
             min = min.min(before).min(after);
@@ -106,13 +106,14 @@ impl Weight<'_> {
     }
 
     /// Hands out each value as it was and as it is now.
-    fn for_each(&self, ticker: &mut Ticker<'_>, mut take: impl FnMut(f64, f64)) -> Result<()> {
+    fn for_each(&self, ticker: &Ticker<'_>, mut take: impl FnMut(f64, f64)) -> Result<()> {
         let (packed, info) = (self.packed, self.packed.info());
         let dtype = self.tensor.float().unwrap_or(packed.dtype);
         let width = dtype.n_bytes() as u64;
         let most = (PIECE_BYTES / (info.block * dtype.n_bytes())) as u64;
         let reader = packed.reader(self.quantized.data())?;
         let (mut input, mut codes, mut scales) = (Vec::new(), Vec::new(), Vec::new());
+        let mut ticks = ticker.of(&self.tensor.name);
         let mut first_block = 0;
         while first_block < packed.n_blocks() {
             let n_blocks = most.min(packed.n_blocks() - first_block);
@@ -136,7 +137,7 @@ impl Weight<'_> {
                     take(f64::from(weights.get(index)), value);
                 }
             }
-            ticker.add(&self.tensor.name, n_elems * width);
+            ticks.add(n_elems * width)?;
             first_block += n_blocks;
         }
         Ok(())

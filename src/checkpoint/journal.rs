@@ -20,7 +20,7 @@ pub(crate) const ANOTHER_RUN: &str = "another run is writing it at this moment: 
 
 /// A tensor that is done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Done {
+pub(crate) struct Entry {
     /// Its name.
     pub(crate) tensor: String,
     /// BLAKE3 of what was written: as [`Packed::digest`](crate::Packed::digest) has it, or of the bytes that were copied.
@@ -52,7 +52,7 @@ enum Line {
     /// The first: what the job is.
     Job(Value),
     /// A tensor is written.
-    Done(Done),
+    Done(Entry),
     /// The last: all is written, and gets its name.
     Finished,
 }
@@ -61,7 +61,7 @@ enum Line {
 #[derive(Debug)]
 pub(crate) struct Journal {
     file: File,
-    done: BTreeMap<String, Done>,
+    done: BTreeMap<String, Entry>,
     is_finished: bool,
 }
 
@@ -143,7 +143,7 @@ impl Journal {
     }
 
     /// What is known of a tensor that is done.
-    pub(crate) fn find(&self, tensor: &str) -> Option<&Done> {
+    pub(crate) fn find(&self, tensor: &str) -> Option<&Entry> {
         self.done.get(tensor)
     }
 
@@ -151,7 +151,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub(crate) fn add(&mut self, done: Done) -> Result<()> {
+    pub(crate) fn add(&mut self, done: Entry) -> Result<()> {
         self.append(&Line::Done(done.clone()))?;
         self.done.insert(done.tensor.clone(), done);
         Ok(())
@@ -229,8 +229,8 @@ mod tests {
 
     use super::*;
 
-    fn done(tensor: &str) -> Done {
-        Done { tensor: tensor.to_owned(), digest: "00".to_owned(), figures: Some(FigureBits([1, 2, 3, 4, u64::MAX])) }
+    fn done(tensor: &str) -> Entry {
+        Entry { tensor: tensor.to_owned(), digest: "00".to_owned(), figures: Some(FigureBits([1, 2, 3, 4, u64::MAX])) }
     }
 
     #[test]

@@ -22,9 +22,11 @@ mod packing;
 mod plan;
 mod progress;
 mod quantize;
+mod quantize_report;
 mod safetensors;
 mod select;
 mod source;
+mod spread;
 mod stored;
 mod verify;
 mod weight;
@@ -34,10 +36,9 @@ pub use self::dequantize::{DequantizeOptions, DequantizeReport, DequantizedTenso
 pub use self::histogram::{Histogram, histograms};
 pub use self::inspect::{InspectReport, InspectedTensor, inspect};
 pub use self::packed_file::PackedFile;
-pub use self::progress::Progress;
-pub use self::quantize::{
-    Action, PlanReport, PlannedTensor, QuantizeOptions, QuantizeReport, QuantizedTensor, plan, quantize,
-};
+pub use self::progress::{OnProgress, Progress};
+pub use self::quantize::{QuantizeOptions, plan, quantize};
+pub use self::quantize_report::{Action, PlanReport, PlannedTensor, QuantizeReport, QuantizedTensor};
 pub use self::safetensors::{SafetensorsFile, TensorInfo};
 pub use self::select::{DEFAULT_MIN_ELEMENTS, Override, Selection};
 pub use self::source::Source;

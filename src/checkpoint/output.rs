@@ -3,6 +3,7 @@
 //! Until then its files lie in a folder of their own beside it, and the job's journal next to that.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::TempPath;
 
@@ -128,7 +129,7 @@ impl Target {
         let (place, fresh) = (self.unfinished(), journal.is_empty());
         // From here on all of it goes away, but for what an error leaves to be resumed.
         let mut output =
-            Output { target: self, place: Some(place.clone()), journal: Some(journal), sections: Vec::new() };
+            Output { target: self, place: Some(place.clone()), journal: Mutex::new(journal), sections: Vec::new() };
         output.open_files(&place, layout, fresh)?;
         Ok(output)
     }
@@ -153,7 +154,8 @@ pub(crate) struct Output {
     target: Target,
     /// The folder that it is made in; none once that is gone, or was left.
     place: Option<PathBuf>,
-    journal: Option<Journal>,
+    /// Several threads record what they have done.
+    journal: Mutex<Journal>,
     sections: Vec<Section>,
 }
 
@@ -162,9 +164,8 @@ impl Drop for Output {
         if let Some(place) = self.place.take() {
             self.sections.clear();
             let _ = std::fs::remove_dir_all(place);
-            // Last, because it tells what the rest is; and unlocked only then.
+            // Last, because it tells what the rest is; and it is unlocked only after that, when the fields are dropped.
             let _ = std::fs::remove_file(beside(&self.target.path, JOURNAL));
-            self.journal = None;
         }
     }
 }
@@ -212,8 +213,8 @@ impl Output {
     }
 
     /// What is done already, and what will be.
-    pub(crate) fn journal(&mut self) -> Option<&mut Journal> {
-        self.journal.as_mut()
+    pub(crate) fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it has its name already, so that nothing is left to do.
@@ -280,9 +281,7 @@ impl Output {
             if sync {
                 sync_folder(&files).map_err(|error| failed("can't be flushed to the disk", error))?;
             }
-            if let Some(journal) = &mut self.journal {
-                journal.finish().map_err(|error| error.in_file(path))?;
-            }
+            self.journal().finish().map_err(|error| error.in_file(path))?;
             // Windows renames no folder with open files in it.
             self.sections.clear();
             let renamed = match kind {

@@ -1,6 +1,15 @@
 //! How far a job is.
 
+use std::cell::Cell;
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+
+/// What a job calls to say how far it is.
+pub type OnProgress<'a> = dyn FnMut(Progress<'_>) + Send + 'a;
+
 /// How far a job is. Bytes are those of the job's input as it goes through them; one that also verifies counts them again.
+/// What a lost device had done of a tensor is taken off again.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress<'a> {
     /// The tensor that is being worked on.
@@ -9,24 +18,62 @@ pub struct Progress<'a> {
     pub done_bytes: u64,
     /// Bytes there are to do.
     pub total_bytes: u64,
+    stop: &'a Cell<bool>,
 }
 
-/// Counts a job's bytes and reports them.
-pub(crate) struct Ticker<'a> {
-    report: &'a mut dyn FnMut(Progress<'_>),
+impl Progress<'_> {
+    /// Ends the job soon, with [`Error::Stopped`]. What it has finished is kept as after any fault of the machine.
+    pub fn stop(&self) {
+        self.stop.set(true);
+    }
+}
+
+/// Counts a job's bytes and reports them, for all threads that work on it.
+pub(crate) struct Ticker<'a>(Mutex<State<'a>>);
+
+struct State<'a> {
+    report: &'a mut OnProgress<'a>,
     done_bytes: u64,
     total_bytes: u64,
+    stop: Cell<bool>,
 }
 
 impl<'a> Ticker<'a> {
     /// A job of `total_bytes`.
-    pub(crate) fn new(total_bytes: u64, report: &'a mut dyn FnMut(Progress<'_>)) -> Self {
-        Self { report, done_bytes: 0, total_bytes }
+    pub(crate) fn new(total_bytes: u64, report: &'a mut OnProgress<'a>) -> Self {
+        Self(Mutex::new(State { report, done_bytes: 0, total_bytes, stop: Cell::new(false) }))
     }
 
+    /// Counts for one tensor.
+    pub(crate) fn of<'t>(&'t self, tensor: &'t str) -> Ticks<'t, 'a> {
+        Ticks { ticker: self, tensor, n_bytes: 0 }
+    }
+}
+
+/// What is counted for one tensor.
+pub(crate) struct Ticks<'t, 'a> {
+    ticker: &'t Ticker<'a>,
+    tensor: &'t str,
+    n_bytes: u64,
+}
+
+impl Ticks<'_, '_> {
     /// Reports that `n_bytes` more are done.
-    pub(crate) fn add(&mut self, tensor: &str, n_bytes: u64) {
-        self.done_bytes += n_bytes;
-        (self.report)(Progress { tensor, done_bytes: self.done_bytes, total_bytes: self.total_bytes });
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] once the job was told to stop.
+    pub(crate) fn add(&mut self, n_bytes: u64) -> Result<()> {
+        let mut state = self.ticker.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { report, done_bytes, total_bytes, stop } = &mut *state;
+        self.n_bytes += n_bytes;
+        *done_bytes += n_bytes;
+        report(Progress { tensor: self.tensor, done_bytes: *done_bytes, total_bytes: *total_bytes, stop });
+        if stop.get() { Err(Error::Stopped) } else { Ok(()) }
+    }
+
+    /// Takes back what was counted, for another that does the tensor from its start.
+    pub(crate) fn take_back(self) {
+        let mut state = self.ticker.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.done_bytes -= self.n_bytes;
     }
 }

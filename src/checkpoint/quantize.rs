@@ -2,16 +2,17 @@
 
 use std::path::Path;
 
-use super::StoredDtype;
 use super::check::{BlockChecker, check_blocks, check_copy, check_weight};
-use super::journal::{Done, FigureBits};
+use super::journal::{Entry, FigureBits};
 use super::output::{Existing, Output, Target};
 use super::packing::BlockWriter;
 use super::plan::{FixedBytes, Plan, Step, output_kind};
-use super::progress::{Progress, Ticker};
+use super::progress::{OnProgress, Ticker, Ticks};
+use super::quantize_report::{PlanReport, PlannedTensor, QuantizeReport, QuantizedTensor};
 use super::safetensors::TensorInfo;
 use super::select::Selection;
 use super::source::Source;
+use super::spread::spread;
 use super::weight::PackedTensor;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -50,160 +51,54 @@ impl QuantizeOptions {
     }
 }
 
-/// What became of a tensor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Packed.
-    Quantized,
-    /// Copied through, bit for bit.
-    Copied,
-}
-
-impl Action {
-    /// The name in reports.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Quantized => "quantized",
-            Self::Copied => "copied",
-        }
-    }
-}
-
-/// A tensor of a quantized checkpoint.
-#[derive(Debug, Clone)]
-pub struct QuantizedTensor {
-    /// Name.
-    pub name: String,
-    /// What became of it.
-    pub action: Action,
-    /// Its format; none for what was copied.
-    pub format: Option<Format>,
-    /// Its shape.
-    pub shape: Vec<u64>,
-    /// Its type in the input.
-    pub dtype: StoredDtype,
-    /// Bytes in the input.
-    pub bytes_in: u64,
-    /// Bytes in the output, all parts included.
-    pub bytes_out: u64,
-    /// BLAKE3 over codes, then scales; none for what was copied.
-    pub digest: Option<[u8; 32]>,
-    /// How far the values that were verified moved; none for what was copied or not verified.
-    pub figures: Option<ErrorFigures>,
-    /// How much of it was verified. What is copied is compared only where everything is.
-    pub verified: Verify,
-}
-
-/// What a run did.
-#[derive(Debug, Clone)]
-pub struct QuantizeReport {
-    /// Who did it, as [`Engine::description`] says.
-    pub adapter: String,
-    /// The format, but for overrides.
-    pub format: Format,
-    /// The layout.
-    pub container: Container,
-    /// Bytes of the input's file with the tensors.
-    pub bytes_in: u64,
-    /// Bytes of the output's file with the tensors.
-    pub bytes_out: u64,
-    /// Every tensor, in the input's order.
-    pub tensors: Vec<QuantizedTensor>,
-    /// How many of them an earlier run had done.
-    pub n_resumed: usize,
-    /// Sentences that a person should read.
-    pub notices: Vec<String>,
-}
-
-/// Quantizes a checkpoint into `output`, a file or a folder as the container has it, which appears only when it is complete and verified as far as asked. Its
-/// bytes depend on the input, the format and the selection alone.
+/// Quantizes a checkpoint into `output`, a file or a folder as the container has it, which appears only when it is
+/// complete and verified as far as asked. Its bytes depend on the input, the format and the selection alone.
+///
+/// `engines` is one engine or several. Of several, each takes the next tensor when it is free, on a thread of its own
+/// while the caller's waits; if one loses its device, the others do its work, and a notice says so.
 ///
 /// # Errors
 /// [`Error::Refused`] before any work, [`Error::BadFile`] for an input that does not hold together,
-/// [`Error::NonFinite`] with tensor and index, [`Error::Mismatch`] where verification fails, [`Error::Io`], and the GPU's.
-/// Nothing of the output remains.
+/// [`Error::NonFinite`] with tensor and index, [`Error::Mismatch`] where verification fails, [`Error::Io`],
+/// [`Error::Stopped`], and the GPU's if no engine is left. Of several tensors with errors, the first's. Nothing of the
+/// output remains, but for [`Error::Kept`] around an error that another run may not meet.
 pub async fn quantize(
-    engine: &Engine,
+    engines: &(impl AsRef<[Engine]> + ?Sized),
     input: &Path,
     output: &Path,
     options: &QuantizeOptions,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut OnProgress<'_>,
 ) -> Result<QuantizeReport> {
+    let engines = engines.as_ref();
     let source = Source::open(input)?;
     let target = target(&source, output, options)?;
     let plan = Plan::new(&source, options).map_err(|error| error.in_file(input))?;
     let n_passes = if options.verify == Verify::Full { 2 } else { 1 };
-    let mut job = Job {
-        engine,
+    let job = Job {
         source: &source,
         output: plan.start(target, &source, &describe(&source, options)?)?,
         verify: options.verify,
         n_passes,
-        made_by: engine.description(),
         ticker: Ticker::new(source.data_bytes().saturating_mul(n_passes), progress),
     };
-    let mut tensors = Vec::with_capacity(plan.steps.len());
-    let mut n_resumed = 0;
-    for (tensor, step) in source.tensors().iter().zip(&plan.steps) {
-        let done = match job.resumed(tensor, step) {
-            Ok(Some(done)) => {
-                n_resumed += 1;
-                Ok(done)
-            }
-            Ok(None) => job.run(tensor, step).await.map_err(|error| job.place(error, tensor)),
-            Err(error) => Err(error),
-        };
-        match done {
-            Ok(done) => tensors.push(done),
-            Err(error) => return Err(job.stop(error)),
-        }
-    }
+    let (tensors, steps) = (source.tensors(), &plan.steps);
+    let done = spread(engines, steps.len(), async |engine, ix| job.step(engine, &tensors[ix], &steps[ix]).await).await;
+    let done = match done {
+        Ok(done) => done,
+        Err(error) => return Err(job.stop(error)),
+    };
     source.check_unchanged()?;
-    let Job { output, made_by, .. } = job;
-    output.finish(options.sync)?;
+    job.output.finish(options.sync)?;
     Ok(QuantizeReport {
-        adapter: made_by,
+        adapter: Engine::description_of(engines),
         format: options.format,
         container: options.container,
         bytes_in: source.n_bytes(),
         bytes_out: plan.layout.n_bytes(),
-        tensors,
-        n_resumed,
-        notices: plan.notices,
+        n_resumed: done.results.iter().filter(|done| done.was_there).count(),
+        tensors: done.results.into_iter().map(|done| done.tensor).collect(),
+        notices: plan.notices.into_iter().chain(done.notices).collect(),
     })
-}
-
-/// What would become of a tensor.
-#[derive(Debug, Clone)]
-pub struct PlannedTensor {
-    /// Name.
-    pub name: String,
-    /// Its format; none for what would be copied.
-    pub format: Option<Format>,
-    /// Its shape.
-    pub shape: Vec<u64>,
-    /// Its type in the input.
-    pub dtype: StoredDtype,
-    /// Bytes in the input.
-    pub bytes_in: u64,
-    /// Bytes in the output, all parts included.
-    pub bytes_out: u64,
-}
-
-/// What a run would do.
-#[derive(Debug, Clone)]
-pub struct PlanReport {
-    /// Bytes of the input's files with the tensors.
-    pub bytes_in: u64,
-    /// Bytes of the output's files with the tensors.
-    pub bytes_out: u64,
-    /// How many files those are.
-    pub n_files: usize,
-    /// Every tensor, in the input's order.
-    pub tensors: Vec<PlannedTensor>,
-    /// Sentences that a person should read.
-    pub notices: Vec<String>,
 }
 
 /// Plans what [`quantize()`] would do, and does nothing of it. Sizes are exact.
@@ -255,21 +150,37 @@ fn describe(source: &Source, options: &QuantizeOptions) -> Result<serde_json::Va
 
 /// A run in progress.
 struct Job<'a> {
-    engine: &'a Engine,
     source: &'a Source,
     output: Output,
     verify: Verify,
     n_passes: u64,
-    made_by: String,
     ticker: Ticker<'a>,
 }
 
+/// What became of a tensor, in this run or an earlier one.
+struct Done {
+    tensor: QuantizedTensor,
+    was_there: bool,
+}
+
 impl Job<'_> {
-    /// What an earlier run made of a tensor, if it did and that is still there as it was.
-    fn resumed(&mut self, tensor: &TensorInfo, step: &Step) -> Result<Option<QuantizedTensor>> {
-        let Some(done) = self.output.journal().and_then(|journal| journal.find(&tensor.name).cloned()) else {
-            return Ok(None);
+    /// Does a tensor, unless an earlier run did.
+    async fn step(&self, engine: &Engine, tensor: &TensorInfo, step: &Step) -> Result<Done> {
+        let mut ticks = self.ticker.of(&tensor.name);
+        let done = match self.resumed(tensor, step, &mut ticks) {
+            Ok(Some(tensor)) => Ok(Done { tensor, was_there: true }),
+            Ok(None) => self.run(engine, tensor, step, &mut ticks).await,
+            Err(error) => Err(error),
         };
+        done.map_err(|error| {
+            ticks.take_back();
+            self.place(error, tensor)
+        })
+    }
+
+    /// What an earlier run made of a tensor, if it did and that is still there as it was.
+    fn resumed(&self, tensor: &TensorInfo, step: &Step, ticks: &mut Ticks<'_, '_>) -> Result<Option<QuantizedTensor>> {
+        let Some(done) = self.output.journal().find(&tensor.name).cloned() else { return Ok(None) };
         // A machine that went down may have lost what it said was written.
         if !self.output.is_finished() {
             let (data, mut hasher) = (self.output.data(), blake3::Hasher::new());
@@ -286,38 +197,36 @@ impl Job<'_> {
                 return Ok(None);
             }
         }
-        self.ticker.add(&tensor.name, tensor.n_bytes * self.n_passes);
+        ticks.add(tensor.n_bytes * self.n_passes)?;
         let figures = done.figures.map(ErrorFigures::from);
         let digest = blake3::Hash::from_hex(&done.digest).ok().map(blake3::Hash::into);
         Ok(Some(match step {
-            Step::Quantize(weight, _) => quantized(tensor, weight, digest, figures, self.verify),
-            Step::Copy(_) => copied(tensor, self.verify),
+            Step::Quantize(weight, _) => QuantizedTensor::packed(tensor, weight, digest, figures, self.verify),
+            Step::Copy(_) => QuantizedTensor::copied(tensor, self.verify),
         }))
     }
 
     /// Does a tensor, and records that it is done.
-    async fn run(&mut self, tensor: &TensorInfo, step: &Step) -> Result<QuantizedTensor> {
+    async fn run(&self, engine: &Engine, tensor: &TensorInfo, step: &Step, ticks: &mut Ticks<'_, '_>) -> Result<Done> {
         let (done, digest) = match step {
             Step::Quantize(weight, fixed) => {
                 for FixedBytes { at, bytes } in fixed {
                     self.output.data().write_at(*at, bytes)?;
                 }
-                self.quantize(tensor, weight).await?
+                self.quantize(engine, tensor, weight, ticks).await?
             }
-            Step::Copy(at) => self.copy(tensor, *at)?,
+            Step::Copy(at) => self.copy(tensor, *at, ticks)?,
         };
         let digest = blake3::Hash::from(digest).to_hex().to_string();
         let figures = done.figures.map(FigureBits::from);
-        if let Some(journal) = self.output.journal() {
-            journal.add(Done { tensor: tensor.name.clone(), digest, figures })?;
-        }
-        Ok(done)
+        self.output.journal().add(Entry { tensor: tensor.name.clone(), digest, figures })?;
+        Ok(Done { tensor: done, was_there: false })
     }
 
     /// Ends it early. What is done is kept if the fault is none of the input's.
-    fn stop(mut self, error: Error) -> Error {
+    fn stop(self, error: Error) -> Error {
         let error = self.source.check_unchanged().err().unwrap_or(error);
-        let n_done = self.output.journal().map_or(0, |journal| journal.n_done());
+        let n_done = self.output.journal().n_done();
         if n_done == 0 || !error.may_pass() {
             return error;
         }
@@ -327,15 +236,22 @@ impl Job<'_> {
         }
     }
 
-    async fn quantize(&mut self, tensor: &TensorInfo, weight: &PackedTensor) -> Result<(QuantizedTensor, [u8; 32])> {
-        let (data, ticker) = (self.output.data(), &mut self.ticker);
+    async fn quantize(
+        &self,
+        engine: &Engine,
+        tensor: &TensorInfo,
+        weight: &PackedTensor,
+        ticks: &mut Ticks<'_, '_>,
+    ) -> Result<(QuantizedTensor, [u8; 32])> {
+        let data = self.output.data();
         let (info, width) = (weight.format.info(), weight.dtype.n_bytes() as u64);
-        let (original, packed, made_by) = ((self.source.data(), tensor), (data, weight), Some(self.made_by.as_str()));
+        let made_by = engine.description();
+        let (original, packed, made_by) = ((self.source.data(), tensor), (data, weight), Some(made_by.as_str()));
         // Each piece is held as soon as it is written, while it is in the caches. Nested scales are there only at the end.
         let at_once = self.verify == Verify::Full && weight.nested().is_none();
         let mut checker = at_once.then(|| BlockChecker::new(original, packed, made_by)).transpose()?;
         let mut writer = BlockWriter::new(weight, data, self.output.parent());
-        self.engine
+        engine
             .quantize_stream(
                 weight.format,
                 weight.dtype,
@@ -345,11 +261,11 @@ impl Job<'_> {
                     writer.write(chunk)?;
                     let n_blocks = chunk.scales.len() / info.scale.n_bytes();
                     let n_elems = ((n_blocks * info.block) as u64).min(weight.n_elems - chunk.first_elem);
-                    ticker.add(&tensor.name, n_elems * width);
+                    ticks.add(n_elems * width)?;
                     let Some(checker) = &mut checker else { return Ok(()) };
                     let first_block = chunk.first_elem / info.block as u64;
                     let blocks = first_block..first_block + n_blocks as u64;
-                    checker.check(vec![blocks], |n_bytes| ticker.add(&tensor.name, n_bytes))
+                    checker.check(vec![blocks], |n_bytes| ticks.add(n_bytes))
                 },
             )
             .await?;
@@ -357,12 +273,10 @@ impl Job<'_> {
 
         let (figures, stored) = match (self.verify, checker) {
             (Verify::None, _) => (None, None),
-            (Verify::Sample, _) => {
-                (Some(check_blocks(original, packed, self.verify, made_by, &mut self.ticker)?), None)
-            }
+            (Verify::Sample, _) => (Some(check_blocks(original, packed, self.verify, made_by, ticks)?), None),
             (Verify::Full, Some(checker)) => (Some(checker.figures()), Some(weight.check_digest(data)?)),
             (Verify::Full, None) => {
-                let (figures, stored) = check_weight(original, packed, made_by, &mut self.ticker)?;
+                let (figures, stored) = check_weight(original, packed, made_by, ticks)?;
                 (Some(figures), Some(stored))
             }
         };
@@ -370,22 +284,21 @@ impl Job<'_> {
             let text = format!("what was written reads back with the digest {}", blake3::Hash::from(stored));
             return Err(Error::BadFile(text));
         }
-        Ok((quantized(tensor, weight, Some(digest), figures, self.verify), digest))
+        Ok((QuantizedTensor::packed(tensor, weight, Some(digest), figures, self.verify), digest))
     }
 
-    fn copy(&mut self, tensor: &TensorInfo, at: u64) -> Result<(QuantizedTensor, [u8; 32])> {
+    fn copy(&self, tensor: &TensorInfo, at: u64, ticks: &mut Ticks<'_, '_>) -> Result<(QuantizedTensor, [u8; 32])> {
         let (source, data) = (self.source.data(), self.output.data());
         let mut hasher = blake3::Hasher::new();
         source.for_each_piece(tensor.offset, tensor.n_bytes, |done, bytes| {
             data.write_at(at + done, bytes)?;
             hasher.update(bytes);
-            self.ticker.add(&tensor.name, bytes.len() as u64);
-            Ok(())
+            ticks.add(bytes.len() as u64)
         })?;
         if self.verify == Verify::Full {
-            check_copy((source, tensor), (data, at), &mut self.ticker)?;
+            check_copy((source, tensor), (data, at), ticks)?;
         }
-        Ok((copied(tensor, self.verify), *hasher.finalize().as_bytes()))
+        Ok((QuantizedTensor::copied(tensor, self.verify), *hasher.finalize().as_bytes()))
     }
 
     /// Says where an error happened, unless it says so itself.
@@ -395,41 +308,5 @@ impl Job<'_> {
             Error::NonFinite { .. } => error.in_tensor(&tensor.name).in_file(self.source.file_of(tensor)),
             error => error.in_tensor(&tensor.name),
         }
-    }
-}
-
-fn quantized(
-    tensor: &TensorInfo,
-    weight: &PackedTensor,
-    digest: Option<[u8; 32]>,
-    figures: Option<ErrorFigures>,
-    verified: Verify,
-) -> QuantizedTensor {
-    QuantizedTensor {
-        name: tensor.name.clone(),
-        action: Action::Quantized,
-        format: Some(weight.format),
-        shape: tensor.shape.clone(),
-        dtype: tensor.dtype,
-        bytes_in: tensor.n_bytes,
-        bytes_out: weight.n_bytes,
-        digest,
-        figures,
-        verified,
-    }
-}
-
-fn copied(tensor: &TensorInfo, verify: Verify) -> QuantizedTensor {
-    QuantizedTensor {
-        name: tensor.name.clone(),
-        action: Action::Copied,
-        format: None,
-        shape: tensor.shape.clone(),
-        dtype: tensor.dtype,
-        bytes_in: tensor.n_bytes,
-        bytes_out: tensor.n_bytes,
-        digest: None,
-        figures: None,
-        verified: if verify == Verify::Full { Verify::Full } else { Verify::None },
     }
 }

@@ -8,8 +8,8 @@ use super::check::{check_copy, check_weight};
 use super::container::gguf::differing_key;
 use super::container::rules;
 use super::packed_file::PackedFile;
-use super::progress::{Progress, Ticker};
-use super::quantize::Action;
+use super::progress::{OnProgress, Ticker};
+use super::quantize_report::Action;
 use super::safetensors::TensorInfo;
 use super::source::Source;
 use super::weight::PackedTensor;
@@ -57,10 +57,10 @@ impl VerifyReport {
 ///
 /// # Errors
 /// [`Error::BadFile`] if either file does not hold together, and [`Error::Io`].
-pub fn verify(original: &Path, quantized: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> Result<VerifyReport> {
+pub fn verify(original: &Path, quantized: &Path, progress: &mut OnProgress<'_>) -> Result<VerifyReport> {
     let original = Source::open(original)?;
     let quantized = PackedFile::open(quantized)?;
-    let mut ticker = Ticker::new(original.data_bytes(), progress);
+    let ticker = Ticker::new(original.data_bytes(), progress);
     let mut weights: BTreeMap<_, _> = quantized.weights().iter().map(|weight| (weight.name.as_str(), weight)).collect();
     let mut copied: BTreeMap<_, _> = quantized.copied().iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
     let mut tensors = Vec::with_capacity(original.tensors().len());
@@ -79,22 +79,22 @@ pub fn verify(original: &Path, quantized: &Path, progress: &mut dyn FnMut(Progre
             (Some(weight), _) if tensor.dtype.as_blocks().is_some() => {
                 let mut packed = quantized.source().tensors().iter();
                 match packed.find(|packed| packed.name == weight.name) {
-                    Some(copy) => verify_copy((&original, tensor), (&quantized, copy), &mut ticker),
+                    Some(copy) => verify_copy((&original, tensor), (&quantized, copy), &ticker),
                     None => Err(Error::BadFile("is missing from the quantized file".to_owned())),
                 }
             }
             (Some(weight), _) => {
                 found.action = Action::Quantized;
-                verify_weight((&original, tensor), (&quantized, weight), &mut ticker).map(|(figures, digest)| {
+                verify_weight((&original, tensor), (&quantized, weight), &ticker).map(|(figures, digest)| {
                     (found.figures, found.digest) = (Some(figures), Some(digest));
                 })
             }
-            (None, Some(copy)) => verify_copy((&original, tensor), (&quantized, copy), &mut ticker),
+            (None, Some(copy)) => verify_copy((&original, tensor), (&quantized, copy), &ticker),
             (None, None) => Err(Error::BadFile("is missing from the quantized file".to_owned())),
         };
         match outcome {
             Ok(()) => {}
-            Err(error @ Error::File { .. }) => return Err(error),
+            Err(error @ (Error::File { .. } | Error::Stopped)) => return Err(error),
             Err(error @ Error::Mismatch(_)) => found.mismatch = Some(error.to_string()),
             Err(error) => found.mismatch = Some(error.in_tensor(&tensor.name).to_string()),
         }
@@ -131,7 +131,7 @@ pub fn verify(original: &Path, quantized: &Path, progress: &mut dyn FnMut(Progre
 fn verify_weight(
     (original, tensor): (&Source, &TensorInfo),
     (quantized, weight): (&PackedFile, &PackedTensor),
-    ticker: &mut Ticker<'_>,
+    ticker: &Ticker<'_>,
 ) -> Result<(ErrorFigures, [u8; 32])> {
     let same_dtype =
         if weight.dtype_is_known { tensor.float() == Some(weight.dtype) } else { tensor.float().is_some() };
@@ -141,13 +141,13 @@ fn verify_weight(
             weight.dtype, weight.shape, tensor.dtype, tensor.shape
         )));
     }
-    check_weight((original.data(), tensor), (quantized.data(), weight), None, ticker)
+    check_weight((original.data(), tensor), (quantized.data(), weight), None, &mut ticker.of(&tensor.name))
 }
 
 fn verify_copy(
     (original, tensor): (&Source, &TensorInfo),
     (quantized, copy): (&PackedFile, &TensorInfo),
-    ticker: &mut Ticker<'_>,
+    ticker: &Ticker<'_>,
 ) -> Result<()> {
     if (tensor.dtype, &tensor.shape) != (copy.dtype, &copy.shape) {
         return Err(Error::BadFile(format!(
@@ -155,5 +155,5 @@ fn verify_copy(
             copy.dtype, copy.shape, tensor.dtype, tensor.shape
         )));
     }
-    check_copy((original.data(), tensor), (quantized.data(), copy.offset), ticker)
+    check_copy((original.data(), tensor), (quantized.data(), copy.offset), &mut ticker.of(&tensor.name))
 }

@@ -1,6 +1,7 @@
 //! What can be said on the command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
@@ -10,7 +11,11 @@ use wgquant::{Container, Dtype, Format};
 
 /// Compresses neural-network weights to 4 or 8 bits on any GPU, or the CPU, and proves that what came out is right.
 #[derive(Debug, Parser)]
-#[command(name = "wgquant", version, after_help = "Exit codes: 0 done and verified; 1 it failed; 2 usage.")]
+#[command(
+    name = "wgquant",
+    version,
+    after_help = "Exit codes: 0 done and verified; 1 it failed; 2 usage; 130 Ctrl-C, 143 SIGTERM."
+)]
 pub(crate) struct Args {
     /// Print one JSON document on standard output, and nothing else there
     #[arg(long, global = true)]
@@ -18,6 +23,9 @@ pub(crate) struct Args {
     /// Print nothing but errors and, with --json, the document
     #[arg(long, global = true)]
     pub(crate) quiet: bool,
+    /// Seconds between lines of progress, where standard error is no terminal
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "1", value_parser = parse_seconds)]
+    pub(crate) progress_interval: Duration,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -58,8 +66,8 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 pub(crate) struct DeviceArg {
     /// `auto` for the best GPU or else the CPU, `cpu`, or part of an adapter's name (see `wgquant adapters`), with
-    /// `vulkan:` or `gl:` before it where needed
-    #[arg(long, value_name = "auto|cpu|NAME", default_value = "auto")]
+    /// `vulkan:` or `gl:` before it where needed; several with commas between them (`vulkan:4090,cpu`) share the tensors
+    #[arg(long, value_name = "auto|cpu|NAME,…", default_value = "auto")]
     pub(crate) device: String,
     /// Let what is in flight take at most so much memory, on host and device together (512MiB, …): it goes through in more
     /// pieces, with the same result
@@ -234,6 +242,11 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         Ok(size) if size.as_u64() > 0 => Ok(size.as_u64()),
         _ => Err("a size is a number above 0 with a unit, as in 512MiB or 5GB".to_owned()),
     }
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.ok_or_else(|| "an interval is a number of seconds, as in 0.5 or 60".to_owned())
 }
 
 fn parse_dtype(name: &str) -> Result<Dtype, String> {

@@ -1,6 +1,7 @@
 //! Standard output for results, standard error for everything else.
 
 use std::io::{ErrorKind, Write};
+use std::time::Duration;
 
 use anyhow::Context;
 use serde::Serialize;
@@ -12,6 +13,8 @@ pub(crate) struct Console {
     pub(crate) json: bool,
     /// Nothing but errors and the document.
     pub(crate) quiet: bool,
+    /// Plain lines of progress are at least this far apart.
+    pub(crate) progress_interval: Duration,
 }
 
 impl Console {

@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod console;
 mod html;
+mod interrupt;
 mod options;
 mod progress;
 mod report;
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let console = Console { json: args.json, quiet: args.quiet };
+    let console = Console { json: args.json, quiet: args.quiet, progress_interval: args.progress_interval };
     let done = match &args.command {
         Command::Demo(args) => commands::demo::run(console, args),
         Command::Adapters => commands::tables::adapters(console),
@@ -51,7 +52,10 @@ fn main() -> ExitCode {
             // The library's errors tell their causes themselves.
             let text = error.downcast_ref().map_or_else(|| format!("{error:#}"), wgquant::Error::to_string);
             console::print_error(&text);
-            ExitCode::from(FAILED)
+            let stopped = matches!(error.downcast_ref().map(wgquant::Error::root), Some(wgquant::Error::Stopped));
+            // As a shell gives it for what a signal has ended.
+            let signal = interrupt::signal().filter(|_| stopped);
+            ExitCode::from(signal.map_or(FAILED, |signal| 128 + signal))
         }
     }
 }

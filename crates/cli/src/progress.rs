@@ -8,10 +8,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use wgquant::checkpoint::Progress;
 
 use crate::console::Console;
+use crate::interrupt;
 use crate::table::bytes;
-
-/// Plain lines are at least this far apart, so that logs stay short.
-const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A rate is that of the last seconds, so that it follows a disk that gets slow.
 const RATE_WINDOW: Duration = Duration::from_secs(15);
@@ -44,6 +42,7 @@ impl Way {
 
 impl Reporter {
     pub(crate) fn new(console: Console, note: Option<&'static str>) -> Self {
+        interrupt::listen();
         let way = match () {
             () if console.quiet => Way::Nothing,
             () if !std::io::stderr().is_terminal() => Way::Lines { last: Instant::now(), meter: Meter::default() },
@@ -52,8 +51,11 @@ impl Reporter {
         Self { console, note, way }
     }
 
-    /// Shows where the job is now. A job may follow another.
+    /// Shows where the job is now, and ends it where the user has asked for that. A job may follow another.
     pub(crate) fn show(&mut self, progress: Progress<'_>) {
+        if interrupt::signal().is_some() {
+            progress.stop();
+        }
         if let Some(note) = self.note.take() {
             self.console.note(note);
         }
@@ -69,12 +71,16 @@ impl Reporter {
             }
             Way::Lines { last, meter } => {
                 let now = Instant::now();
-                if meter.is_new(progress.done_bytes) || now.duration_since(*last) >= LINE_INTERVAL {
+                if meter.is_new(progress.done_bytes) || now.duration_since(*last) >= self.console.progress_interval {
                     let rate = meter.rate(now, progress.done_bytes);
-                    if now.duration_since(*last) >= LINE_INTERVAL {
+                    if now.duration_since(*last) >= self.console.progress_interval {
                         *last = now;
                         // A closed standard error is no reason to stop.
-                        let _ = writeln!(std::io::stderr().lock(), "{}", line(progress, rate));
+                        let _ = writeln!(
+                            std::io::stderr().lock(),
+                            "{}",
+                            line(progress.tensor, (progress.done_bytes, progress.total_bytes), rate)
+                        );
                     }
                 }
             }
@@ -121,8 +127,7 @@ impl Meter {
 
 /// A plain line.
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "for people")]
-fn line(progress: Progress<'_>, rate: Option<f64>) -> String {
-    let Progress { tensor, done_bytes, total_bytes } = progress;
+fn line(tensor: &str, (done_bytes, total_bytes): (u64, u64), rate: Option<f64>) -> String {
     let percent = u128::from(done_bytes) * 100 / u128::from(total_bytes.max(1));
     let left = total_bytes.saturating_sub(done_bytes);
     let pace = match rate {
@@ -153,8 +158,7 @@ mod tests {
 
     #[test]
     fn lines_say_bytes_rate_and_time_left() {
-        let progress = |done_bytes, total_bytes| Progress { tensor: "a\n.weight", done_bytes, total_bytes };
-        let line = |done, total, rate| line(progress(done, total), rate);
+        let line = |done, total, rate| line("a\n.weight", (done, total), rate);
         assert_eq!(
             line(420_000_000, 1_000_000_000, Some(58e6)),
             " 42 % 420.0 MB of 1.0 GB, 58.0 MB/s, 10 s left: a .weight"

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use anyhow::Context;
 use serde::Serialize;
-use wgquant::Format;
 use wgquant::checkpoint::{
     Action, Progress, QuantizeOptions, QuantizeReport, Selection, StoredDtype, quantize, verify,
 };
 use wgquant::verify::Verify;
+use wgquant::{Engine, Format};
 
-use super::open_engine;
+use super::open_engines;
 use crate::args::DemoArgs;
 use crate::console::Console;
 use crate::table::{Align, bytes, decibels, ratio, table};
@@ -36,7 +36,7 @@ struct Row {
 }
 
 pub(crate) fn run(console: Console, args: &DemoArgs) -> anyhow::Result<()> {
-    let (engine, mut reporter) = open_engine(console, &args.device)?;
+    let (engines, mut reporter) = open_engines(console, &args.device)?;
     let folder = tempfile::tempdir().context("no temporary folder can be made")?;
     let original = folder.path().join("model.safetensors");
     std::fs::write(&original, checkpoint()?).context("the demo's checkpoint can't be written")?;
@@ -48,11 +48,11 @@ pub(crate) fn run(console: Console, args: &DemoArgs) -> anyhow::Result<()> {
         // Small tensors too, so that blocks and bytes are cut short everywhere.
         options.selection = Selection { min_elements: Some(1), copy_unfit: true, ..Selection::default() };
         let mut show = |progress: Progress<'_>| reporter.show(progress);
-        let report = pollster::block_on(quantize(&engine, &original, &quantized, &options, &mut show))?;
+        let report = pollster::block_on(quantize(&engines, &original, &quantized, &options, &mut show))?;
         rows.push(row(&original, &quantized, &report)?);
     }
     drop(reporter);
-    let adapter = engine.description();
+    let adapter = Engine::description_of(&engines);
     console.result(&Document { adapter: &adapter, formats: &rows }, || text(&adapter, &rows))
 }
 

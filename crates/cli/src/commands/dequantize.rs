@@ -6,7 +6,7 @@ use serde_json::json;
 use wgquant::Container;
 use wgquant::checkpoint::{Action, DequantizeOptions, Progress, dequantize};
 
-use super::open_engine;
+use super::open_engines;
 use crate::args::DequantizeArgs;
 use crate::console::Console;
 use crate::report::hex;
@@ -14,13 +14,16 @@ use crate::table::{self, bytes};
 
 pub(crate) fn run(console: Console, args: &DequantizeArgs) -> anyhow::Result<()> {
     let options = DequantizeOptions { dtype: args.dtype, force: args.output.force, sync: args.output.sync };
-    let (engine, mut reporter) = open_engine(console, &args.device)?;
+    let (engines, mut reporter) = open_engines(console, &args.device)?;
     let started = Instant::now();
     let report = {
         let mut show = |progress: Progress<'_>| reporter.show(progress);
-        pollster::block_on(dequantize(&engine, &args.input, &args.output.output, options, &mut show))?
+        pollster::block_on(dequantize(&engines, &args.input, &args.output.output, options, &mut show))?
     };
     drop(reporter);
+    for notice in &report.notices {
+        console.note(notice);
+    }
     let seconds = started.elapsed().as_secs_f64();
     let action = |was| if was == Action::Quantized { "dequantized" } else { Action::Copied.name() };
     let tensors: Vec<_> = report

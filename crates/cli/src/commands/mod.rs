@@ -24,14 +24,14 @@ fn peak_memory() -> Option<u64> {
 
 /// Opens what `--device` names. Where `auto` found no GPU, the reporter says so when work begins: an error before that
 /// stands alone.
-fn open_engine(console: Console, device: &DeviceArg) -> Result<(Engine, Reporter)> {
-    let engine = pollster::block_on(Engine::open(&device.device))?;
-    let engine = match device.memory {
-        Some(n_bytes) => engine.with_memory(n_bytes)?,
-        None => engine,
+fn open_engines(console: Console, device: &DeviceArg) -> Result<(Vec<Engine>, Reporter)> {
+    let engines = pollster::block_on(Engine::open_all(&device.device))?;
+    let engines = match device.memory {
+        Some(n_bytes) => Engine::share_memory(engines, n_bytes)?,
+        None => engines,
     };
-    let on_cpu_for_want_of_gpu = device.device == "auto" && matches!(engine, Engine::Cpu);
+    let on_cpu_for_want_of_gpu = device.device == "auto" && matches!(engines[..], [Engine::Cpu]);
     let note = on_cpu_for_want_of_gpu
         .then_some("no hardware GPU was found, so the CPU does the work (wgquant adapters lists what there is)");
-    Ok((engine, Reporter::new(console, note)))
+    Ok((engines, Reporter::new(console, note)))
 }

@@ -1,7 +1,7 @@
 //! The reports of `quantize` and `verify`, as pages.
 
 use wgquant::Format;
-use wgquant::checkpoint::{Action, PackedFile, Progress, QuantizeReport, Source, VerifyReport, histograms};
+use wgquant::checkpoint::{Action, OnProgress, PackedFile, QuantizeReport, Source, VerifyReport, histograms};
 use wgquant::verify::{ErrorFigures, Verify};
 
 use crate::args::{QuantizeArgs, VerifyArgs};
@@ -19,7 +19,7 @@ pub(crate) fn quantized(
     verify: Verify,
     report: &QuantizeReport,
     seconds: f64,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut OnProgress<'_>,
 ) -> anyhow::Result<String> {
     let tensors = &report.tensors;
     let figures: Vec<_> = tensors
@@ -80,7 +80,7 @@ pub(crate) fn quantized(
 pub(crate) fn verified(
     args: &VerifyArgs,
     report: &VerifyReport,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut OnProgress<'_>,
 ) -> anyhow::Result<String> {
     let tensors = &report.tensors;
     let packed = PackedFile::open(&args.quantized)?;

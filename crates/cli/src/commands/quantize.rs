@@ -8,7 +8,7 @@ use wgquant::Format;
 use wgquant::checkpoint::{Action, QuantizeOptions, QuantizeReport, QuantizedTensor, plan, quantize};
 use wgquant::verify::{ErrorFigures, Verify};
 
-use super::{open_engine, pages, peak_memory};
+use super::{open_engines, pages, peak_memory};
 use crate::args::QuantizeArgs;
 use crate::console::Console;
 use crate::html::Place;
@@ -51,11 +51,11 @@ pub(crate) fn run(console: Console, args: &QuantizeArgs) -> anyhow::Result<()> {
     }
     let output = &args.output.output;
     let place = args.report.as_ref().map(|path| Place::new(path, args.output.force, Some(output))).transpose()?;
-    let (engine, mut reporter) = open_engine(console, &args.device)?;
+    let (engines, mut reporter) = open_engines(console, &args.device)?;
     let started = Instant::now();
     let report = {
         let mut show = |progress: wgquant::checkpoint::Progress<'_>| reporter.show(progress);
-        pollster::block_on(quantize(&engine, &args.input, output, &options, &mut show))?
+        pollster::block_on(quantize(&engines, &args.input, output, &options, &mut show))?
     };
     let seconds = started.elapsed().as_secs_f64();
     if let Some(place) = place {

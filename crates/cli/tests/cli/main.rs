@@ -9,6 +9,8 @@ mod common;
 mod compare;
 mod containers;
 mod damage;
+mod devices;
+mod faults;
 mod gguf;
 mod gguf_package;
 mod hostile_layouts;

@@ -190,3 +190,32 @@ fn control_characters_in_names_stay_in_the_file() {
     }
     folder.fails(1, &[&QUANTIZE[..], &["--force", "--include", "x\u{1b}\n"]].concat(), "matches no tensor");
 }
+
+/// In a log, progress is lines with bytes, rate, time left and the tensor; as often as is asked for, and never with
+/// `--quiet`.
+#[test]
+fn lines_of_progress() {
+    let folder =
+        Folder::with("in", &file(&[floats("a", "F32", &[3000, 1000], 1), floats("b", "F32", &[3000, 1000], 2)]));
+    let run = |more: &[&str]| {
+        let output = folder.run(&[&QUANTIZE[..], &["--force", "--verify", "full"], more].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let text = run(&["--progress-interval", "0"]);
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines.len() > 10, "{text}");
+    assert!(lines[0].contains(" MB of 48.0 MB, time left unknown: a"), "{text}");
+    let last = lines[lines.len() - 1];
+    assert!(last.starts_with("100 % 48.0 MB of 48.0 MB, ") && last.ends_with("B/s, 0 s left: b"), "{text}");
+    for line in &lines[1..] {
+        assert!(line.contains(" % ") && line.contains("B/s, ") && line.contains(" s left: "), "{line}");
+    }
+    // It takes less than a minute.
+    assert_eq!(run(&["--progress-interval", "60"]), "");
+    assert_eq!(run(&["--progress-interval", "0", "--quiet"]), "");
+    for bad in ["-1", "x", "inf", ""] {
+        let args = ["inspect", "in", &format!("--progress-interval={bad}")];
+        folder.fails(2, &args, "an interval is a number of seconds");
+    }
+}
