@@ -241,8 +241,8 @@ impl Gpu {
         // In reverse order; and all of them are popped before the first error is looked at.
         let (internal, validation, memory) = (internal.pop().await, validation.pop().await, memory.pop().await);
         if memory.is_some() || validation.is_some() || internal.is_some() {
-            // A device that is gone makes every call invalid; whether it is, only a poll tells.
-            let _ = self.poll(wgpu::PollType::Poll);
+            // A device that is gone makes every call invalid. Whether it is, a poll tells, when what it still ran has ended.
+            let _ = self.poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(TIMEOUT) });
             self.check_lost()?;
         }
         let (adapter, what) = (self.info.name.clone(), what.to_owned());
