@@ -183,6 +183,9 @@ pub enum Error {
     /// What was asked for cannot be done, and was refused before any work.
     #[error("{0}")]
     Refused(String),
+    /// Whoever the progress was reported to asked for it.
+    #[error("it was stopped before it was done")]
+    Stopped,
     /// Written bytes differ from what the CPU reference gives.
     #[error("{0}")]
     Mismatch(Box<crate::verify::Mismatch>),

@@ -51,7 +51,7 @@ pub(crate) fn check_blocks(
             reader.read(first_block, &mut codes, &mut scales)?;
             checker.check(Weights::from_le_bytes(dtype, &input)?, first_elem, &codes, &scales)?;
             if verify == Verify::Full {
-                ticker.add(&tensor.name, n_elems * width);
+                ticker.add(&tensor.name, n_elems * width)?;
             }
             first_block += n_blocks;
         }
@@ -79,8 +79,7 @@ pub(crate) fn check_copy(
                 expected[at]
             )));
         }
-        ticker.add(&tensor.name, expected.len() as u64);
-        Ok(())
+        ticker.add(&tensor.name, expected.len() as u64)
     })
 }
 

@@ -212,7 +212,7 @@ impl Reader<'_> {
             let at = first_elem + done;
             self.source.read_at(self.tensor.offset + at * width as u64, &mut input)?;
             take(at, Weights::from_le_bytes(self.dtype, &input)?)?;
-            ticker.add(&self.tensor.name, input.len() as u64);
+            ticker.add(&self.tensor.name, input.len() as u64)?;
             done += n as u64;
         }
         Ok(())

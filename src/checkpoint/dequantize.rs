@@ -100,7 +100,7 @@ pub async fn dequantize(
         let digest = dequantize_weight(engine, (from, weight), (to, at), dtype)
             .await
             .map_err(|error| place(error, &weight.name, input))?;
-        ticker.add(&weight.name, weight.n_bytes);
+        ticker.add(&weight.name, weight.n_bytes)?;
         let (name, shape) = (weight.name.clone(), weight.shape.clone());
         tensors.push(DequantizedTensor {
             name,
@@ -112,7 +112,7 @@ pub async fn dequantize(
     }
     for (tensor, &at) in source.copied().iter().zip(copied_at) {
         from.for_each_piece(tensor.offset, tensor.n_bytes, |done, bytes| {
-            ticker.add(&tensor.name, bytes.len() as u64);
+            ticker.add(&tensor.name, bytes.len() as u64)?;
             to.write_at(at + done, bytes)
         })?;
         let TensorInfo { name, shape, dtype, .. } = tensor.clone();

@@ -136,7 +136,7 @@ impl Weight<'_> {
                     take(f64::from(weights.get(index)), value);
                 }
             }
-            ticker.add(&self.tensor.name, n_elems * width);
+            ticker.add(&self.tensor.name, n_elems * width)?;
             first_block += n_blocks;
         }
         Ok(())

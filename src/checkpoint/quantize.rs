@@ -1,5 +1,6 @@
 //! The job `quantize`.
 
+use std::ops::Range;
 use std::path::Path;
 
 use super::StoredDtype;
@@ -133,19 +134,46 @@ pub async fn quantize(
     let source = Source::open(input)?;
     let target = target(&source, output, options)?;
     let plan = Plan::new(&source, options).map_err(|error| error.in_file(input))?;
-    let n_passes = if options.verify == Verify::Full { 2 } else { 1 };
-    let mut job = Job {
-        engine,
-        source: &source,
-        output: plan.start(target, &source, &describe(&source, options)?)?,
-        verify: options.verify,
-        n_passes,
-        made_by: engine.description(),
-        ticker: Ticker::new(source.data_bytes().saturating_mul(n_passes), progress),
-    };
-    let mut tensors = Vec::with_capacity(plan.steps.len());
+    let output = plan.start(target, &source, &describe(&source, options)?)?;
+    let mut ticker = Ticker::new(source.data_bytes().saturating_mul(n_passes(options.verify)), progress);
+    let whole = 0..plan.steps.len();
+    let (output, tensors, n_resumed) =
+        run((engine, &source, &plan), whole, output, options.verify, &mut ticker).await?;
+    output.finish(options.sync)?;
+    Ok(QuantizeReport {
+        adapter: engine.description(),
+        format: options.format,
+        container: options.container,
+        bytes_in: source.n_bytes(),
+        bytes_out: plan.layout.n_bytes(),
+        tensors,
+        n_resumed,
+        notices: plan.notices,
+    })
+}
+
+/// How often a job goes through its input.
+pub(super) fn n_passes(verify: Verify) -> u64 {
+    if verify == Verify::Full { 2 } else { 1 }
+}
+
+/// Does the tensors of these numbers, of which `output` has the files. Gives what became of them, and how many an earlier
+/// run had done.
+///
+/// # Errors
+/// As [`quantize()`].
+pub(super) async fn run(
+    (engine, source, plan): (&Engine, &Source, &Plan),
+    numbers: Range<usize>,
+    output: Output,
+    verify: Verify,
+    ticker: &mut Ticker<'_>,
+) -> Result<(Output, Vec<QuantizedTensor>, usize)> {
+    let (n_passes, made_by) = (n_passes(verify), engine.description());
+    let mut job = Job { engine, source, output, verify, n_passes, made_by, ticker };
+    let mut tensors = Vec::with_capacity(numbers.len());
     let mut n_resumed = 0;
-    for (tensor, step) in source.tensors().iter().zip(&plan.steps) {
+    for (tensor, step) in source.tensors().iter().zip(&plan.steps).take(numbers.end).skip(numbers.start) {
         let done = match job.resumed(tensor, step) {
             Ok(Some(done)) => {
                 n_resumed += 1;
@@ -160,18 +188,7 @@ pub async fn quantize(
         }
     }
     source.check_unchanged()?;
-    let Job { output, made_by, .. } = job;
-    output.finish(options.sync)?;
-    Ok(QuantizeReport {
-        adapter: made_by,
-        format: options.format,
-        container: options.container,
-        bytes_in: source.n_bytes(),
-        bytes_out: plan.layout.n_bytes(),
-        tensors,
-        n_resumed,
-        notices: plan.notices,
-    })
+    Ok((job.output, tensors, n_resumed))
 }
 
 /// What would become of a tensor.
@@ -232,14 +249,14 @@ pub fn plan(input: &Path, output: &Path, options: &QuantizeOptions) -> Result<Pl
 }
 
 /// The place of the output.
-fn target(source: &Source, output: &Path, options: &QuantizeOptions) -> Result<Target> {
+pub(super) fn target(source: &Source, output: &Path, options: &QuantizeOptions) -> Result<Target> {
     let kind = output_kind(source, Some(options.container), options.shard_size);
     let existing = Existing { force: options.force, resume: options.resume, resumable: true };
     Target::new(output, existing, source, kind)
 }
 
 /// What the output's bytes and the report depend on, for the journal: another run goes on only with the same.
-fn describe(source: &Source, options: &QuantizeOptions) -> Result<serde_json::Value> {
+pub(super) fn describe(source: &Source, options: &QuantizeOptions) -> Result<serde_json::Value> {
     let Selection { include, exclude, min_elements, copy_unfit, overrides } = &options.selection;
     let overrides: Vec<_> = overrides.iter().map(|of| (&of.pattern, of.format.map(Format::name))).collect();
     Ok(serde_json::json!({
@@ -254,17 +271,17 @@ fn describe(source: &Source, options: &QuantizeOptions) -> Result<serde_json::Va
 }
 
 /// A run in progress.
-struct Job<'a> {
+struct Job<'a, 'b> {
     engine: &'a Engine,
     source: &'a Source,
     output: Output,
     verify: Verify,
     n_passes: u64,
     made_by: String,
-    ticker: Ticker<'a>,
+    ticker: &'a mut Ticker<'b>,
 }
 
-impl Job<'_> {
+impl Job<'_, '_> {
     /// What an earlier run made of a tensor, if it did and that is still there as it was.
     fn resumed(&mut self, tensor: &TensorInfo, step: &Step) -> Result<Option<QuantizedTensor>> {
         let Some(done) = self.output.journal().and_then(|journal| journal.find(&tensor.name).cloned()) else {
@@ -286,13 +303,8 @@ impl Job<'_> {
                 return Ok(None);
             }
         }
-        self.ticker.add(&tensor.name, tensor.n_bytes * self.n_passes);
-        let figures = done.figures.map(ErrorFigures::from);
-        let digest = blake3::Hash::from_hex(&done.digest).ok().map(blake3::Hash::into);
-        Ok(Some(match step {
-            Step::Quantize(weight, _) => quantized(tensor, weight, digest, figures, self.verify),
-            Step::Copy(_) => copied(tensor, self.verify),
-        }))
+        self.ticker.add(&tensor.name, tensor.n_bytes * self.n_passes)?;
+        Ok(Some(recorded(tensor, step, &done, self.verify)))
     }
 
     /// Does a tensor, and records that it is done.
@@ -341,8 +353,7 @@ impl Job<'_> {
                     writer.write(chunk)?;
                     let n_blocks = chunk.scales.len() / info.scale.n_bytes();
                     let n_elems = ((n_blocks * info.block) as u64).min(weight.n_elems - chunk.first_elem);
-                    ticker.add(&tensor.name, n_elems * width);
-                    Ok(())
+                    ticker.add(&tensor.name, n_elems * width)
                 },
             )
             .await?;
@@ -355,7 +366,7 @@ impl Job<'_> {
                 (data, weight),
                 verify,
                 Some(&self.made_by),
-                &mut self.ticker,
+                self.ticker,
             )?),
         };
         if self.verify == Verify::Full {
@@ -374,11 +385,10 @@ impl Job<'_> {
         source.for_each_piece(tensor.offset, tensor.n_bytes, |done, bytes| {
             data.write_at(at + done, bytes)?;
             hasher.update(bytes);
-            self.ticker.add(&tensor.name, bytes.len() as u64);
-            Ok(())
+            self.ticker.add(&tensor.name, bytes.len() as u64)
         })?;
         if self.verify == Verify::Full {
-            check_copy((source, tensor), (data, at), &mut self.ticker)?;
+            check_copy((source, tensor), (data, at), self.ticker)?;
         }
         Ok((copied(tensor, self.verify), *hasher.finalize().as_bytes()))
     }
@@ -390,6 +400,16 @@ impl Job<'_> {
             Error::NonFinite { .. } => error.in_tensor(&tensor.name).in_file(self.source.file_of(tensor)),
             error => error.in_tensor(&tensor.name),
         }
+    }
+}
+
+/// What became of a tensor, as an earlier run recorded it.
+pub(super) fn recorded(tensor: &TensorInfo, step: &Step, done: &Done, verify: Verify) -> QuantizedTensor {
+    let figures = done.figures.map(ErrorFigures::from);
+    let digest = blake3::Hash::from_hex(&done.digest).ok().map(blake3::Hash::into);
+    match step {
+        Step::Quantize(weight, _) => quantized(tensor, weight, digest, figures, verify),
+        Step::Copy(_) => copied(tensor, verify),
     }
 }
 

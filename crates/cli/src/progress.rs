@@ -122,7 +122,7 @@ impl Meter {
 /// A plain line.
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "for people")]
 fn line(progress: Progress<'_>, rate: Option<f64>) -> String {
-    let Progress { tensor, done_bytes, total_bytes } = progress;
+    let Progress { tensor, done_bytes, total_bytes, .. } = progress;
     let percent = u128::from(done_bytes) * 100 / u128::from(total_bytes.max(1));
     let left = total_bytes.saturating_sub(done_bytes);
     let pace = match rate {
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn lines_say_bytes_rate_and_time_left() {
-        let progress = |done_bytes, total_bytes| Progress { tensor: "a\n.weight", done_bytes, total_bytes };
+        let progress = |done_bytes, total_bytes| Progress::new("a\n.weight", done_bytes, total_bytes);
         let line = |done, total, rate| line(progress(done, total), rate);
         assert_eq!(
             line(420_000_000, 1_000_000_000, Some(58e6)),

@@ -21,3 +21,4 @@ mod resume;
 mod round_trip;
 mod selection;
 mod shards;
+mod tasks;
