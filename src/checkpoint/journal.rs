@@ -217,7 +217,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 }
 
 /// What of two jobs differs, in a word.
-fn difference(begun: &Value, job: &Value) -> Option<String> {
+pub(crate) fn difference(begun: &Value, job: &Value) -> Option<String> {
     let (begun, job) = (begun.as_object()?, job.as_object()?);
     let mut keys = job.keys().chain(begun.keys());
     keys.find(|&key| begun.get(key) != job.get(key)).cloned()

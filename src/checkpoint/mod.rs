@@ -28,6 +28,7 @@ mod select;
 mod source;
 mod spread;
 mod stored;
+mod tasks;
 mod verify;
 mod weight;
 
@@ -43,5 +44,6 @@ pub use self::safetensors::{SafetensorsFile, TensorInfo};
 pub use self::select::{DEFAULT_MIN_ELEMENTS, Override, Selection};
 pub use self::source::Source;
 pub use self::stored::StoredDtype;
+pub use self::tasks::{Task, TaskReport, finish_tasks, quantize_task};
 pub use self::verify::{VerifiedTensor, VerifyReport, verify};
 pub use self::weight::PackedTensor;

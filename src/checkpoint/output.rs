@@ -40,7 +40,7 @@ pub(crate) struct Existing {
 }
 
 /// A place that may be written to: looked at before any work.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Target {
     path: PathBuf,
     folder: PathBuf,
@@ -112,6 +112,16 @@ impl Target {
         Ok(target)
     }
 
+    /// Where the output will be.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it is.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// The folder that the output is made in.
     fn unfinished(&self) -> PathBuf {
         beside(&self.path, UNFINISHED)
@@ -128,15 +138,20 @@ impl Target {
         let journal = opened.map_err(|error| error.in_file(&self.path))?;
         let (place, fresh) = (self.unfinished(), journal.is_empty());
         // From here on all of it goes away, but for what an error leaves to be resumed.
-        let mut output =
-            Output { target: self, place: Some(place.clone()), journal: Mutex::new(journal), sections: Vec::new() };
+        let mut output = Output {
+            target: self,
+            place: Some(place.clone()),
+            journal: Some(Mutex::new(journal)),
+            sections: Vec::new(),
+            lasts: false,
+        };
         output.open_files(&place, layout, fresh)?;
         Ok(output)
     }
 }
 
 /// A place beside an output.
-fn beside(path: &Path, ending: &str) -> PathBuf {
+pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     name.into()
@@ -155,17 +170,21 @@ pub(crate) struct Output {
     /// The folder that it is made in; none once that is gone, or was left.
     place: Option<PathBuf>,
     /// Several threads record what they have done.
-    journal: Mutex<Journal>,
+    journal: Option<Mutex<Journal>>,
     sections: Vec<Section>,
+    /// Whether it stays where it is if it does not get its name.
+    lasts: bool,
 }
 
 impl Drop for Output {
     fn drop(&mut self) {
-        if let Some(place) = self.place.take() {
+        if let Some(place) = self.place.take().filter(|_| !self.lasts) {
             self.sections.clear();
             let _ = std::fs::remove_dir_all(place);
             // Last, because it tells what the rest is; and it is unlocked only after that, when the fields are dropped.
-            let _ = std::fs::remove_file(beside(&self.target.path, JOURNAL));
+            if self.journal.is_some() {
+                let _ = std::fs::remove_file(beside(&self.target.path, JOURNAL));
+            }
         }
     }
 }
@@ -184,27 +203,48 @@ impl Output {
             }
         }
         std::fs::create_dir_all(files).map_err(failed)?;
-        let mut first = 0;
-        for (file, name) in layout.files.iter().zip(layout.names()) {
-            let mut options = std::fs::File::options();
-            let options = options.read(true).write(true).create(true).truncate(false);
-            let section = Section {
-                file: options.open(files.join(&name)).map_err(failed)?,
-                path: if self.target.kind == Kind::File { path.clone() } else { path.join(&name) },
-                start: file.data_start(),
-                first,
-            };
-            first += file.data_bytes;
-            // A file may end with padding, which nothing else writes.
-            let sized = section.file.set_len(file.n_bytes());
-            sized.map_err(|error| io_error("can't be written", error).in_file(&section.path))?;
-            section.write_file_at(0, &file.header)?;
-            self.sections.push(section);
+        for number in 0..layout.files.len() {
+            self.open_file(files, layout, number)?;
         }
         match &layout.index {
             Some(index) => self.add_file(INDEX_FILE, index.as_bytes()),
             None => Ok(()),
         }
+    }
+
+    /// Opens one of its files, and writes its header.
+    fn open_file(&mut self, files: &Path, layout: &Layout, number: usize) -> Result<()> {
+        let path = &self.target.path;
+        let (Some(file), Some(name)) = (layout.files.get(number), layout.names().nth(number)) else { return Ok(()) };
+        let mut options = std::fs::File::options();
+        let opened = options.read(true).write(true).create(true).truncate(false).open(files.join(&name));
+        let section = Section {
+            file: opened.map_err(|error| io_error("can't be created", error).in_file(path))?,
+            path: if self.target.kind == Kind::File { path.clone() } else { path.join(&name) },
+            start: file.data_start(),
+            first: layout.files[..number].iter().map(|file| file.data_bytes).sum(),
+        };
+        // A file may end with padding, which nothing else writes.
+        let sized = section.file.set_len(file.n_bytes());
+        sized.map_err(|error| io_error("can't be written", error).in_file(&section.path))?;
+        section.write_file_at(0, &file.header)?;
+        self.sections.push(section);
+        Ok(())
+    }
+
+    /// Starts one file of an output, in a folder of its own, which goes away with it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] within [`Error::File`].
+    pub(crate) fn of_one_file(target: Target, place: PathBuf, layout: &Layout, number: usize) -> Result<Self> {
+        let mut output = Self { target, place: Some(place.clone()), journal: None, sections: Vec::new(), lasts: false };
+        output.open_file(&place, layout, number)?;
+        Ok(output)
+    }
+
+    /// An output whose files lie in a folder already, which stays if it does not get its name.
+    pub(crate) fn of_files(target: Target, place: PathBuf) -> Self {
+        Self { target, place: Some(place), journal: None, sections: Vec::new(), lasts: true }
     }
 
     /// Its tensors' data, under its final name in messages.
@@ -213,8 +253,8 @@ impl Output {
     }
 
     /// What is done already, and what will be.
-    pub(crate) fn journal(&self) -> MutexGuard<'_, Journal> {
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn journal(&self) -> Option<MutexGuard<'_, Journal>> {
+        self.journal.as_ref().map(|journal| journal.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether it has its name already, so that nothing is left to do.
@@ -225,6 +265,11 @@ impl Output {
     /// The folder that it is made in, for temporary files beside it.
     pub(crate) fn parent(&self) -> &Path {
         &self.target.folder
+    }
+
+    /// Closes its files. Windows renames no open ones.
+    pub(crate) fn close(&mut self) {
+        self.sections.clear();
     }
 
     /// Leaves what is done for another run to go on with.
@@ -281,7 +326,9 @@ impl Output {
             if sync {
                 sync_folder(&files).map_err(|error| failed("can't be flushed to the disk", error))?;
             }
-            self.journal().finish().map_err(|error| error.in_file(path))?;
+            if let Some(mut journal) = self.journal() {
+                journal.finish().map_err(|error| error.in_file(path))?;
+            }
             // Windows renames no folder with open files in it.
             self.sections.clear();
             let renamed = match kind {

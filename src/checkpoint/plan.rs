@@ -1,6 +1,7 @@
 //! What becomes of each tensor of an input, and where it goes.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use super::container::{Chosen, Rules, detect, rules};
 use super::layout::{Content, Layout, Part, cut};
@@ -39,6 +40,8 @@ pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     /// Where everything goes.
     pub(crate) layout: Layout,
+    /// The tensors that each file of the output holds, by their numbers.
+    pub(crate) files: Vec<Range<usize>>,
     /// What a person should know.
     pub(crate) notices: Vec<String>,
     /// Of a container that is a folder, the text of its config.json.
@@ -106,7 +109,7 @@ impl Plan {
             }
             n_parts.push(parts.len() - before);
         }
-        let layout = lay_out(source, rules, shard_limit(source, options)?, (&choices, &n_parts, &parts))?;
+        let (layout, files) = lay_out(source, rules, shard_limit(source, options)?, (&choices, &n_parts, &parts))?;
         let config = rules.config(source, &chosen, &copied)?;
         if let Some(notice) = config.as_ref().and_then(|_| config_notice(source)) {
             selected.notices.push(notice);
@@ -121,7 +124,7 @@ impl Plan {
             }
         });
         let steps = steps.collect();
-        Ok(Self { steps, layout, notices: selected.notices, config })
+        Ok(Self { steps, layout, files, notices: selected.notices, config })
     }
 
     /// Starts the output: headers, and a folder's other files.
@@ -130,11 +133,20 @@ impl Plan {
     /// [`Error::Io`] within [`Error::File`].
     pub(crate) fn start(&self, target: Target, source: &Source, job: &serde_json::Value) -> Result<Output> {
         let output = target.create(&self.layout, job)?;
-        output.carry_files(source)?;
-        if let Some(config) = &self.config {
-            output.add_file(CONFIG_FILE, config.as_bytes())?;
-        }
+        self.add_other_files(&output, source)?;
         Ok(output)
+    }
+
+    /// Writes a folder's files beside those with the weights, but for the index.
+    ///
+    /// # Errors
+    /// [`Error::Io`] within [`Error::File`].
+    pub(crate) fn add_other_files(&self, output: &Output, source: &Source) -> Result<()> {
+        output.carry_files(source)?;
+        match &self.config {
+            Some(config) => output.add_file(CONFIG_FILE, config.as_bytes()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -157,25 +169,28 @@ fn shard_limit(source: &Source, options: &QuantizeOptions) -> Result<Option<u64>
     }
 }
 
-/// Cuts tensors into files, all parts of a tensor in one, and lays out each.
+/// Cuts tensors into files, all parts of a tensor in one, and lays out each; and says which tensors are in which.
 fn lay_out(
     source: &Source,
     rules: &dyn Rules,
     limit: Option<u64>,
     (choices, n_parts, parts): (&[Choice<'_>], &[usize], &[Part]),
-) -> Result<Layout> {
+) -> Result<(Layout, Vec<Range<usize>>)> {
     let mut rest = parts;
     let tensors: Vec<_> = n_parts.iter().map(|&n| rest.split_off(..n).unwrap_or_default()).collect();
     let sizes = tensors.iter().map(|parts| parts.iter().map(|part| part.n_bytes).sum());
     let (mut files, mut choices, mut parts, mut n_parts) = (Vec::new(), choices, parts, n_parts);
+    let mut ranges = Vec::new();
     for n_tensors in cut(sizes, limit) {
+        let first = ranges.last().map_or(0, |range: &Range<usize>| range.end);
+        ranges.push(first..first + n_tensors);
         let choices = choices.split_off(..n_tensors).unwrap_or_default();
         let n_parts = n_parts.split_off(..n_tensors).unwrap_or_default().iter().sum();
         let parts = parts.split_off(..n_parts).unwrap_or_default();
         let weights: Vec<_> = choices.iter().filter_map(Choice::chosen).collect();
         files.push((rules.layout(source, &weights, parts)?, parts));
     }
-    Layout::new(files)
+    Ok((Layout::new(files)?, ranges))
 }
 
 /// What was chosen for a tensor.

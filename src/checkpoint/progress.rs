@@ -1,4 +1,4 @@
-//! How far a job is.
+//! How far a job is, and how it is told to stop.
 
 use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +12,7 @@ pub type OnProgress<'a> = dyn FnMut(Progress<'_>) + Send + 'a;
 /// What a lost device had done of a tensor is taken off again.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress<'a> {
-    /// The tensor that is being worked on.
+    /// The tensor that is being worked on; of [`finish_tasks`](super::finish_tasks()), the file.
     pub tensor: &'a str,
     /// Bytes done, of the whole job.
     pub done_bytes: u64,

@@ -1,5 +1,6 @@
 //! The job `quantize`.
 
+use std::ops::Range;
 use std::path::Path;
 
 use super::check::{BlockChecker, check_blocks, check_copy, check_weight};
@@ -73,32 +74,58 @@ pub async fn quantize(
     let source = Source::open(input)?;
     let target = target(&source, output, options)?;
     let plan = Plan::new(&source, options).map_err(|error| error.in_file(input))?;
-    let n_passes = if options.verify == Verify::Full { 2 } else { 1 };
-    let job = Job {
-        source: &source,
-        output: plan.start(target, &source, &describe(&source, options)?)?,
-        verify: options.verify,
-        n_passes,
-        ticker: Ticker::new(source.data_bytes().saturating_mul(n_passes), progress),
-    };
-    let (tensors, steps) = (source.tensors(), &plan.steps);
-    let done = spread(engines, steps.len(), async |engine, ix| job.step(engine, &tensors[ix], &steps[ix]).await).await;
-    let done = match done {
-        Ok(done) => done,
-        Err(error) => return Err(job.stop(error)),
-    };
-    source.check_unchanged()?;
-    job.output.finish(options.sync)?;
+    let output = plan.start(target, &source, &describe(&source, options)?)?;
+    let ticker = Ticker::new(source.data_bytes().saturating_mul(n_passes(options.verify)), progress);
+    let whole = 0..plan.steps.len();
+    let (output, ran) = run((engines, &source, &plan), whole, output, options.verify, &ticker).await?;
+    output.finish(options.sync)?;
     Ok(QuantizeReport {
         adapter: Engine::description_of(engines),
         format: options.format,
         container: options.container,
         bytes_in: source.n_bytes(),
         bytes_out: plan.layout.n_bytes(),
-        n_resumed: done.results.iter().filter(|done| done.was_there).count(),
-        tensors: done.results.into_iter().map(|done| done.tensor).collect(),
-        notices: plan.notices.into_iter().chain(done.notices).collect(),
+        n_resumed: ran.n_resumed,
+        tensors: ran.tensors,
+        notices: plan.notices.into_iter().chain(ran.notices).collect(),
     })
+}
+
+/// How often a job goes through its input.
+pub(super) fn n_passes(verify: Verify) -> u64 {
+    if verify == Verify::Full { 2 } else { 1 }
+}
+
+/// What became of some tensors.
+pub(super) struct Ran {
+    pub(super) tensors: Vec<QuantizedTensor>,
+    /// How many of them an earlier run had done.
+    pub(super) n_resumed: usize,
+    pub(super) notices: Vec<String>,
+}
+
+/// Does the tensors of these numbers, of which `output` has the files.
+///
+/// # Errors
+/// As [`quantize()`].
+pub(super) async fn run(
+    (engines, source, plan): (&[Engine], &Source, &Plan),
+    numbers: Range<usize>,
+    output: Output,
+    verify: Verify,
+    ticker: &Ticker<'_>,
+) -> Result<(Output, Ran)> {
+    let job = Job { source, output, verify, ticker };
+    let (tensors, steps) = (&source.tensors()[numbers.clone()], &plan.steps[numbers]);
+    let done = spread(engines, steps.len(), async |engine, ix| job.step(engine, &tensors[ix], &steps[ix]).await).await;
+    let done = match done {
+        Ok(done) => done,
+        Err(error) => return Err(job.stop(error)),
+    };
+    source.check_unchanged()?;
+    let n_resumed = done.results.iter().filter(|done| done.was_there).count();
+    let tensors = done.results.into_iter().map(|done| done.tensor).collect();
+    Ok((job.output, Ran { tensors, n_resumed, notices: done.notices }))
 }
 
 /// Plans what [`quantize()`] would do, and does nothing of it. Sizes are exact.
@@ -127,14 +154,14 @@ pub fn plan(input: &Path, output: &Path, options: &QuantizeOptions) -> Result<Pl
 }
 
 /// The place of the output.
-fn target(source: &Source, output: &Path, options: &QuantizeOptions) -> Result<Target> {
+pub(super) fn target(source: &Source, output: &Path, options: &QuantizeOptions) -> Result<Target> {
     let kind = output_kind(source, Some(options.container), options.shard_size);
     let existing = Existing { force: options.force, resume: options.resume, resumable: true };
     Target::new(output, existing, source, kind)
 }
 
 /// What the output's bytes and the report depend on, for the journal: another run goes on only with the same.
-fn describe(source: &Source, options: &QuantizeOptions) -> Result<serde_json::Value> {
+pub(super) fn describe(source: &Source, options: &QuantizeOptions) -> Result<serde_json::Value> {
     let Selection { include, exclude, min_elements, copy_unfit, overrides } = &options.selection;
     let overrides: Vec<_> = overrides.iter().map(|of| (&of.pattern, of.format.map(Format::name))).collect();
     Ok(serde_json::json!({
@@ -149,12 +176,11 @@ fn describe(source: &Source, options: &QuantizeOptions) -> Result<serde_json::Va
 }
 
 /// A run in progress.
-struct Job<'a> {
+struct Job<'a, 'b> {
     source: &'a Source,
     output: Output,
     verify: Verify,
-    n_passes: u64,
-    ticker: Ticker<'a>,
+    ticker: &'a Ticker<'b>,
 }
 
 /// What became of a tensor, in this run or an earlier one.
@@ -163,7 +189,7 @@ struct Done {
     was_there: bool,
 }
 
-impl Job<'_> {
+impl Job<'_, '_> {
     /// Does a tensor, unless an earlier run did.
     async fn step(&self, engine: &Engine, tensor: &TensorInfo, step: &Step) -> Result<Done> {
         let mut ticks = self.ticker.of(&tensor.name);
@@ -180,7 +206,8 @@ impl Job<'_> {
 
     /// What an earlier run made of a tensor, if it did and that is still there as it was.
     fn resumed(&self, tensor: &TensorInfo, step: &Step, ticks: &mut Ticks<'_, '_>) -> Result<Option<QuantizedTensor>> {
-        let Some(done) = self.output.journal().find(&tensor.name).cloned() else { return Ok(None) };
+        let found = self.output.journal().and_then(|journal| journal.find(&tensor.name).cloned());
+        let Some(done) = found else { return Ok(None) };
         // A machine that went down may have lost what it said was written.
         if !self.output.is_finished() {
             let (data, mut hasher) = (self.output.data(), blake3::Hasher::new());
@@ -197,13 +224,8 @@ impl Job<'_> {
                 return Ok(None);
             }
         }
-        ticks.add(tensor.n_bytes * self.n_passes)?;
-        let figures = done.figures.map(ErrorFigures::from);
-        let digest = blake3::Hash::from_hex(&done.digest).ok().map(blake3::Hash::into);
-        Ok(Some(match step {
-            Step::Quantize(weight, _) => QuantizedTensor::packed(tensor, weight, digest, figures, self.verify),
-            Step::Copy(_) => QuantizedTensor::copied(tensor, self.verify),
-        }))
+        ticks.add(tensor.n_bytes * n_passes(self.verify))?;
+        Ok(Some(recorded(tensor, step, &done, self.verify)))
     }
 
     /// Does a tensor, and records that it is done.
@@ -219,14 +241,16 @@ impl Job<'_> {
         };
         let digest = blake3::Hash::from(digest).to_hex().to_string();
         let figures = done.figures.map(FigureBits::from);
-        self.output.journal().add(Entry { tensor: tensor.name.clone(), digest, figures })?;
+        if let Some(mut journal) = self.output.journal() {
+            journal.add(Entry { tensor: tensor.name.clone(), digest, figures })?;
+        }
         Ok(Done { tensor: done, was_there: false })
     }
 
     /// Ends it early. What is done is kept if the fault is none of the input's.
     fn stop(self, error: Error) -> Error {
         let error = self.source.check_unchanged().err().unwrap_or(error);
-        let n_done = self.output.journal().n_done();
+        let n_done = self.output.journal().map_or(0, |journal| journal.n_done());
         if n_done == 0 || !error.may_pass() {
             return error;
         }
@@ -308,5 +332,15 @@ impl Job<'_> {
             Error::NonFinite { .. } => error.in_tensor(&tensor.name).in_file(self.source.file_of(tensor)),
             error => error.in_tensor(&tensor.name),
         }
+    }
+}
+
+/// What became of a tensor, as an earlier run recorded it.
+pub(super) fn recorded(tensor: &TensorInfo, step: &Step, done: &Entry, verify: Verify) -> QuantizedTensor {
+    let figures = done.figures.map(ErrorFigures::from);
+    let digest = blake3::Hash::from_hex(&done.digest).ok().map(blake3::Hash::into);
+    match step {
+        Step::Quantize(weight, _) => QuantizedTensor::packed(tensor, weight, digest, figures, verify),
+        Step::Copy(_) => QuantizedTensor::copied(tensor, verify),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
-use wgquant::checkpoint::Override;
+use wgquant::checkpoint::{Override, Task};
 use wgquant::verify::Verify;
 use wgquant::{Container, Dtype, Format};
 
@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Formats,
     /// Compress a checkpoint
     Quantize(QuantizeArgs),
+    /// Make the output of the parts that `quantize --shard-task` has made: give it the same arguments, without --shard-task
+    Finish(QuantizeArgs),
     /// Turn a compressed checkpoint back into a plain one
     Dequantize(DequantizeArgs),
     /// Show what is in a file: tensors, formats, shapes, sizes, digests
@@ -153,6 +155,11 @@ pub(crate) struct QuantizeArgs {
     pub(crate) copy_unfit: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArg,
+    /// Make only the I-th of N parts, 1/N to N/N: some of the output's files, always the same. Run all N with the same
+    /// arguments, in any order and at the same time, on machines that share the input and the output's folder; then
+    /// `wgquant finish`. One that was killed is run again
+    #[arg(long, value_name = "I/N", value_parser = parse_task, conflicts_with_all = ["resume", "dry_run", "report"])]
+    pub(crate) shard_task: Option<Task>,
     /// How much of the result to recompute on the CPU and compare [default: sample]
     #[arg(long, value_name = "none|sample|full", value_parser = parse_verify)]
     pub(crate) verify: Option<Verify>,
@@ -234,6 +241,13 @@ pub(crate) fn parse_override(text: &str) -> Result<Override, String> {
         name => Some(parse_format(name).map_err(|error| format!("{error}; or keep"))?),
     };
     Ok(Override { pattern: pattern.to_owned(), format })
+}
+
+/// A task and how many there are: 3/8.
+fn parse_task(text: &str) -> Result<Task, String> {
+    let numbers = text.split_once('/').and_then(|(number, of)| Some((number.parse().ok()?, of.parse().ok()?)));
+    let (number, of) = numbers.ok_or("a task is a number and how many there are, as in 3/8")?;
+    Task::new(number, of).map_err(|error| error.to_string())
 }
 
 /// A number of bytes: 500000, 5GB (powers of 1,000), 512MiB (powers of 1,024).

@@ -7,6 +7,7 @@ pub(crate) mod inspect;
 mod pages;
 pub(crate) mod quantize;
 pub(crate) mod tables;
+pub(crate) mod tasks;
 pub(crate) mod verify;
 
 use wgquant::{Engine, Result};

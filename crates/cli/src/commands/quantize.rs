@@ -17,7 +17,7 @@ use crate::report::{Figures, hex};
 use crate::table::{Align, bytes, decibels, ratio, shape, table, tensors};
 
 #[derive(Debug, Serialize)]
-struct Document<'a> {
+pub(super) struct Document<'a> {
     adapter: &'a str,
     format: &'a str,
     container: &'a str,
@@ -48,6 +48,9 @@ pub(crate) fn run(console: Console, args: &QuantizeArgs) -> anyhow::Result<()> {
     let options = quantize_options(args)?;
     if args.dry_run {
         return dry_run(console, args, &options);
+    }
+    if let Some(task) = args.shard_task {
+        return super::tasks::run(console, args, &options, task);
     }
     let output = &args.output.output;
     let place = args.report.as_ref().map(|path| Place::new(path, args.output.force, Some(output))).transpose()?;
@@ -129,7 +132,7 @@ fn dry_run(console: Console, args: &QuantizeArgs, options: &QuantizeOptions) -> 
     })
 }
 
-fn document(report: &QuantizeReport, seconds: f64) -> Document<'_> {
+pub(super) fn document(report: &QuantizeReport, seconds: f64) -> Document<'_> {
     Document {
         adapter: &report.adapter,
         format: report.format.name(),
@@ -156,7 +159,7 @@ fn document(report: &QuantizeReport, seconds: f64) -> Document<'_> {
     }
 }
 
-fn summary(args: &QuantizeArgs, verify: Verify, report: &QuantizeReport, seconds: f64) -> String {
+pub(super) fn summary(args: &QuantizeArgs, verify: Verify, report: &QuantizeReport, seconds: f64) -> String {
     let quantized: Vec<_> = report.tensors.iter().filter(|tensor| tensor.action == Action::Quantized).collect();
     let (n_quantized, n_copied) = (quantized.len(), report.tensors.len() - quantized.len());
     let verified = match verify {

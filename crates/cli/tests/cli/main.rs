@@ -23,3 +23,4 @@ mod resume;
 mod round_trip;
 mod selection;
 mod shards;
+mod tasks;

@@ -1,0 +1,226 @@
+//! The jobs on files, with progress and a way to stop.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+use wgquant::checkpoint::{
+    self, CompareOptions, DequantizeOptions, Override, Progress, QuantizeOptions, Selection, Task,
+};
+use wgquant::verify::Verify;
+use wgquant::{Container, Format, Result};
+
+use crate::engines::engine_for_job;
+use crate::errors::{OrRaise, exception, refused};
+use crate::packed::dtype_of;
+use crate::reports::{Compared, Report, compared};
+
+/// Signals are looked for, and progress reported, this often.
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// How a checkpoint is quantized, by the names that Python has for it.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct Options {
+    format: String,
+    container: String,
+    include: Vec<String>,
+    exclude: Vec<String>,
+    min_elements: Option<u64>,
+    copy_unfit: bool,
+    overrides: Vec<(String, Option<String>)>,
+    shard_size: Option<u64>,
+    verify: String,
+    force: bool,
+    resume: bool,
+    sync: bool,
+}
+
+impl Options {
+    fn build(self) -> PyResult<QuantizeOptions> {
+        let format_of = |name: &str| Format::from_name(name).or_raise();
+        let overrides = self
+            .overrides
+            .into_iter()
+            .map(|(pattern, format)| Ok(Override { pattern, format: format.as_deref().map(format_of).transpose()? }));
+        Ok(QuantizeOptions {
+            format: format_of(&self.format)?,
+            container: pick("container", Container::ALL, Container::name, &self.container)?,
+            selection: Selection {
+                include: self.include,
+                exclude: self.exclude,
+                min_elements: self.min_elements,
+                copy_unfit: self.copy_unfit,
+                overrides: overrides.collect::<PyResult<_>>()?,
+            },
+            verify: pick("way to verify", &[Verify::None, Verify::Sample, Verify::Full], Verify::name, &self.verify)?,
+            force: self.force,
+            resume: self.resume,
+            shard_size: self.shard_size,
+            sync: self.sync,
+        })
+    }
+}
+
+fn pick<T: Copy>(what: &str, all: &[T], name_of: fn(T) -> &'static str, name: &str) -> PyResult<T> {
+    all.iter().copied().find(|&item| name_of(item) == name).ok_or_else(|| {
+        let known: Vec<_> = all.iter().map(|&item| name_of(item)).collect();
+        refused(format!("there is no {what} {name:?}; there are: {}", known.join(", ")))
+    })
+}
+
+/// Runs a job without the interpreter's lock. Its progress goes to `callback`, and what that raises, or a signal such as
+/// Ctrl-C's, stops it.
+fn run_job<T: Send>(
+    py: Python<'_>,
+    callback: Option<Py<PyAny>>,
+    job: impl FnOnce(&mut dyn FnMut(Progress<'_>)) -> Result<T> + Send,
+) -> PyResult<T> {
+    let mut raised = None;
+    let slot = &mut raised;
+    let done = py.detach(move || {
+        let mut last = Instant::now();
+        job(&mut |progress: Progress<'_>| {
+            let is_over = progress.done_bytes >= progress.total_bytes;
+            if slot.is_some() || (!is_over && last.elapsed() < INTERVAL) {
+                return;
+            }
+            last = Instant::now();
+            if let Err(error) = Python::attach(|py| report(py, callback.as_ref(), progress)) {
+                *slot = Some(error);
+                progress.stop();
+            }
+        })
+    });
+    match raised {
+        Some(error) => Err(error),
+        None => done.map_err(|error| exception(&error)),
+    }
+}
+
+fn report(py: Python<'_>, callback: Option<&Py<PyAny>>, progress: Progress<'_>) -> PyResult<()> {
+    py.check_signals()?;
+    if let Some(callback) = callback {
+        callback.call1(py, (progress.tensor, progress.done_bytes, progress.total_bytes))?;
+    }
+    Ok(())
+}
+
+#[pyfunction]
+pub(crate) fn quantize_file(
+    py: Python<'_>,
+    source: PathBuf,
+    destination: PathBuf,
+    options: Options,
+    device: &str,
+    memory: Option<u64>,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Report> {
+    let options = options.build()?;
+    let done = run_job(py, progress, |progress| {
+        let engine = engine_for_job(device, memory)?;
+        pollster::block_on(checkpoint::quantize(&engine, &source, &destination, &options, progress))
+    });
+    Ok(done?.into())
+}
+
+#[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "the caller in Python names them")]
+pub(crate) fn quantize_task(
+    py: Python<'_>,
+    source: PathBuf,
+    destination: PathBuf,
+    options: Options,
+    task: (usize, usize),
+    device: &str,
+    memory: Option<u64>,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Report> {
+    let (options, task) = (options.build()?, Task::new(task.0, task.1).or_raise()?);
+    let done = run_job(py, progress, |progress| {
+        let engine = engine_for_job(device, memory)?;
+        pollster::block_on(checkpoint::quantize_task(&engine, &source, &destination, &options, task, progress))
+    })?;
+    Ok(Report::from(done.report).of_files(done.files, done.n_files))
+}
+
+#[pyfunction]
+pub(crate) fn finish_tasks(
+    py: Python<'_>,
+    source: PathBuf,
+    destination: PathBuf,
+    options: Options,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Report> {
+    let options = options.build()?;
+    let done = run_job(py, progress, |progress| checkpoint::finish_tasks(&source, &destination, &options, progress));
+    Ok(done?.into())
+}
+
+#[pyfunction]
+pub(crate) fn plan(py: Python<'_>, source: PathBuf, destination: PathBuf, options: Options) -> PyResult<Report> {
+    let options = options.build()?;
+    Ok(py.detach(|| checkpoint::plan(&source, &destination, &options)).or_raise()?.into())
+}
+
+#[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "the caller in Python names them")]
+pub(crate) fn dequantize_file(
+    py: Python<'_>,
+    source: PathBuf,
+    destination: PathBuf,
+    dtype: Option<&str>,
+    force: bool,
+    sync: bool,
+    device: &str,
+    memory: Option<u64>,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Report> {
+    let options = DequantizeOptions { dtype: dtype.map(dtype_of).transpose()?, force, sync };
+    let done = run_job(py, progress, |progress| {
+        let engine = engine_for_job(device, memory)?;
+        pollster::block_on(checkpoint::dequantize(&engine, &source, &destination, options, progress))
+    });
+    Ok(done?.into())
+}
+
+/// The report, and the first mismatch.
+#[pyfunction]
+pub(crate) fn verify(
+    py: Python<'_>,
+    original: PathBuf,
+    quantized: PathBuf,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<(Report, Option<String>)> {
+    let report: Report = run_job(py, progress, |progress| checkpoint::verify(&original, &quantized, progress))?.into();
+    let mismatch = report.mismatch().map(str::to_owned);
+    Ok((report, mismatch))
+}
+
+#[pyfunction]
+pub(crate) fn inspect(py: Python<'_>, path: PathBuf) -> PyResult<Report> {
+    Ok(py.detach(|| checkpoint::inspect(&path)).or_raise()?.into())
+}
+
+/// The formats in all, and then each for each tensor.
+#[pyfunction]
+pub(crate) fn compare(
+    py: Python<'_>,
+    original: PathBuf,
+    formats: Option<Vec<String>>,
+    include: Vec<String>,
+    exclude: Vec<String>,
+    min_elements: Option<u64>,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<(Vec<Compared>, Vec<Compared>)> {
+    let mut chosen = Vec::new();
+    for name in formats.unwrap_or_else(|| Format::ALL.iter().map(|format| format.name().to_owned()).collect()) {
+        let format = Format::from_name(&name).or_raise()?;
+        if !chosen.contains(&format) {
+            chosen.push(format);
+        }
+    }
+    let selection = Selection { include, exclude, min_elements, copy_unfit: true, ..Selection::default() };
+    let options = CompareOptions { formats: chosen, selection };
+    Ok(compared(run_job(py, progress, |progress| checkpoint::compare(&original, &options, progress))?))
+}

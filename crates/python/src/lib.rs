@@ -1,0 +1,41 @@
+//! The native half of the Python package `wgquant`. What users call, with its documentation, is in `python/wgquant`.
+
+mod array;
+mod convert;
+mod dlpack;
+mod engines;
+mod errors;
+mod jobs;
+mod packed;
+mod reports;
+
+use std::ffi::OsString;
+
+use pyo3::prelude::*;
+
+/// The command line; gives its exit code.
+#[pyfunction]
+fn main(py: Python<'_>, arguments: Vec<OsString>) -> u8 {
+    py.detach(|| wgquant_cli::run(arguments))
+}
+
+#[pymodule]
+fn _wgquant(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add("FORMATS", wgquant::Format::ALL.iter().map(|format| format.name()).collect::<Vec<_>>())?;
+    module.add_class::<packed::Packed>()?;
+    module.add_class::<packed::Part>()?;
+    reports::add(module)?;
+    module.add_function(wrap_pyfunction!(main, module)?)?;
+    module.add_function(wrap_pyfunction!(convert::quantize, module)?)?;
+    module.add_function(wrap_pyfunction!(convert::dequantize, module)?)?;
+    module.add_function(wrap_pyfunction!(jobs::quantize_file, module)?)?;
+    module.add_function(wrap_pyfunction!(jobs::quantize_task, module)?)?;
+    module.add_function(wrap_pyfunction!(jobs::finish_tasks, module)?)?;
+    module.add_function(wrap_pyfunction!(jobs::plan, module)?)?;
+    module.add_function(wrap_pyfunction!(jobs::dequantize_file, module)?)?;
+    module.add_function(wrap_pyfunction!(jobs::verify, module)?)?;
+    module.add_function(wrap_pyfunction!(jobs::inspect, module)?)?;
+    module.add_function(wrap_pyfunction!(jobs::compare, module)?)?;
+    module.add_function(wrap_pyfunction!(engines::adapters, module)?)
+}

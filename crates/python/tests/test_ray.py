@@ -1,0 +1,70 @@
+"""A local Ray cluster of three nodes, of which some are killed in mid-run."""
+
+import pytest
+import ray
+from conftest import contents, write_model
+
+import wgquant
+
+N_SHARDS = 24
+FORMAT = "nf4-dq"
+OPTIONS = {"container": "bnb", "verify": "full", "shard_size": 1_000_000}
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    from ray.cluster_utils import Cluster
+
+    local = {"node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **local})
+    cluster.add = lambda: cluster.add_node(num_cpus=1, **local)
+    cluster.workers = [cluster.add() for _ in range(3)]
+    ray.init(address=cluster.address, log_to_driver=False)
+    cluster.wait_for_nodes()
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ray")
+    source = write_model(folder / "in", N_SHARDS, 1024)
+    wgquant.quantize_file(source, folder / "one", FORMAT, device="cpu", **OPTIONS)
+    expected = contents(folder / "one")
+    assert sum(name.endswith(".safetensors") for name in expected) == N_SHARDS
+    return source, folder, expected
+
+
+@pytest.mark.parametrize("kills", [(), (2, 9, 16)])
+def test_the_same_bytes_when_nodes_are_lost(kills, cluster, model):
+    from wgquant.ray import quantize_checkpoint
+
+    source, folder, expected = model
+    out = folder / f"out{len(kills)}"
+    seen = []
+
+    def progress(done, total):
+        seen.append(done)
+        assert total == N_SHARDS and not out.exists()
+        assert not list((folder / f"{out.name}.wgquant-parts").rglob("*index.json"))
+        if done in kills:
+            cluster.remove_node(cluster.workers.pop(0), allow_graceful=False)
+            cluster.workers.append(cluster.add())
+
+    summary = quantize_checkpoint(source, out, FORMAT, progress=progress, **OPTIONS)
+    assert seen == list(range(1, N_SHARDS + 1))
+    assert contents(out) == expected
+    assert (summary.n_files, summary.n_tensors) == (N_SHARDS, N_SHARDS)
+    assert not (folder / f"{out.name}.wgquant-parts").exists()
+
+
+def test_errors_come_out(cluster, model, tmp_path):
+    from wgquant.ray import quantize_checkpoint
+
+    source, folder, _ = model
+    with pytest.raises(wgquant.RefusedError, match="exists already"):
+        quantize_checkpoint(source, folder / "one", FORMAT, **OPTIONS)
+    with pytest.raises(wgquant.DamagedError, match="has no model.safetensors in it"):
+        quantize_checkpoint(tmp_path, folder / "two", FORMAT, **OPTIONS)
