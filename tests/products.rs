@@ -164,3 +164,27 @@ fn products_for_software_are_within_the_bound() {
 fn products_for_hardware_are_within_the_bound() {
     hold(Shape::Tile);
 }
+
+/// One damaged byte of codes goes beyond the bound, in every format, shape and type.
+#[test]
+fn a_damaged_code_goes_beyond_the_bound() {
+    for shape in [Shape::Serial, Shape::Tile] {
+        let gpu = common::open(&common::adapter_names()[0]).with_shape(shape);
+        for case in cases().into_iter().filter(|case| case.n_vectors <= 3 && case.n_cols < 4000) {
+            let packed = packed(case);
+            let mut codes = packed.codes().to_vec();
+            let middle = codes.len() / 2;
+            codes[middle] ^= 0xff;
+            let (scales, n) = (packed.scales().to_vec(), packed.n_elems());
+            let damaged = match packed.nested() {
+                None => Packed::from_parts(case.format, n, codes, scales),
+                Some(nested) => {
+                    let absmax = bytemuck::pod_collect_to_vec(&nested.absmax);
+                    Packed::from_nested_parts(case.format, n, codes, scales, absmax, nested.offset)
+                }
+            };
+            let error = error_of(&gpu, case, &packed, &damaged.expect("sizes fit"));
+            assert!(error > 1.0, "{case:?}: the damage went unnoticed, at {error:.3} of the bound");
+        }
+    }
+}
