@@ -2,8 +2,6 @@
 // turn, with each vector's numbers loaded once for all rows, and what they have is added up in workgroup memory.
 
 const ROWS_WG: u32 = 128u;
-const ROWS: u32 = 4u;
-const SUMS: u32 = ROWS * VECTORS;
 
 var<workgroup> partial: array<f32, SUMS * ROWS_WG>;
 

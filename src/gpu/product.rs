@@ -21,7 +21,8 @@ const FEW_VECTORS: u32 = 16;
 ///
 /// Sums are accumulated in `f32`, 32 columns at a time. With W the dequantized weights and the sum taken exactly,
 /// `|y − exact| ≤ (n_cols / 32 + 40) · 2⁻²³ · (Σ |x · w| + |bias|)`, and on devices whose operations round to nearest half of
-/// that; `F16` results are then rounded to nearest even. This holds while no sum of absolute values reaches 2¹²⁷ or 2¹²⁷
+/// that; `F16` results are then rounded to nearest even. This holds for up to 2¹⁷ columns (a term goes through at most
+/// `n_cols / 32 + 36` roundings, each off by less than 2⁻²³ of what it rounds), while no sum of absolute values reaches 2¹²⁷ or 2¹²⁷
 /// scales, and for numbers that are not subnormal: devices may take those as 0. Beyond a type's range results are infinite.
 /// The same device gives the same bits again, another one may round otherwise. Codes are not checked: one that no writer
 /// makes counts as the number that it is.

@@ -79,6 +79,9 @@ pub struct ProductParams {
     pub _pad: u32,
 }
 
+/// Invocations a workgroup of the serial shape; also in its shader.
+const SERIAL_WG: u32 = 32;
+
 impl ProductKernel {
     /// Every kernel there is.
     pub fn all() -> impl Iterator<Item = Self> {
@@ -154,22 +157,34 @@ impl ProductKernel {
     #[must_use]
     pub fn source(self) -> String {
         let info = self.format.info();
-        let constants = format!(
-            "const BLOCK: u32 = {}u; // elements a scale\nconst BITS: u32 = {}u; // a code\nconst VECTORS: u32 = {}u; // at a time\n",
-            info.block, info.bits, self.n_vectors
-        );
-        let vectors = self.n_vectors as usize;
-        let sizes =
-            [("BLOCK", info.block), ("BITS", info.bits), ("VECTORS", vectors), ("ROWS", 4), ("SUMS", 4 * vectors)];
+        let [rows, vectors] = self.at_a_time();
+        let sizes = [
+            ("BLOCK", info.block),
+            ("BITS", info.bits),
+            ("ROWS", rows as usize),
+            ("VECTORS", vectors as usize),
+            ("SUMS", (rows * vectors) as usize),
+        ];
+        let constants = sizes.iter().map(|(name, size)| format!("const {name}: u32 = {size}u;\n")).collect();
         unroll::assemble(constants, &self.parts(), &sizes)
     }
 
-    /// Rows and vectors that one workgroup takes.
-    pub(super) fn workgroup(self) -> [u32; 2] {
+    /// Rows and vectors that an invocation of the serial shape takes, and a workgroup of the others.
+    fn at_a_time(self) -> [u32; 2] {
         match self.shape {
-            ProductShape::Serial => [64, self.n_vectors],
+            ProductShape::Serial => [4 / self.n_vectors, self.n_vectors],
             ProductShape::Rows => [4, self.n_vectors],
             ProductShape::Tile => [64, 64],
+        }
+    }
+
+    /// Rows and vectors that one workgroup takes.
+    #[must_use]
+    pub fn workgroup(self) -> [u32; 2] {
+        let [rows, vectors] = self.at_a_time();
+        match self.shape {
+            ProductShape::Serial => [SERIAL_WG * rows, vectors],
+            _ => [rows, vectors],
         }
     }
 }

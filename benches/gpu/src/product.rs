@@ -19,8 +19,8 @@ const AT_A_TIME: u32 = 4;
 struct Subject {
     name: String,
     pipeline: wgpu::ComputePipeline,
-    bind_group: wgpu::BindGroup,
-    n_workgroups: u32,
+    /// With the workgroups for each: more than one where a binding can't span all weights.
+    bind_groups: Vec<(wgpu::BindGroup, u32)>,
     seconds: Vec<f64>,
     cpu_seconds: Vec<f64>,
 }
@@ -28,8 +28,13 @@ struct Subject {
 /// Prints a table for each size.
 pub fn run(gpu: &Gpu, formats: &[Format], activations: Dtype, n_rounds: usize) -> Result<()> {
     for [n_rows, n_cols] in SIZES {
-        println!("\n{}: {n_rows} × {n_cols}, one vector of {activations}, best of {n_rounds} in turns\n", gpu.description());
-        println!("| weights | ms | of f32 | of f16 | of reading the bytes | by CPU time: of f32 | of f16 | of reading |");
+        println!(
+            "\n{}: {n_rows} × {n_cols}, one vector of {activations}, best of {n_rounds} in turns\n",
+            gpu.description()
+        );
+        println!(
+            "| weights | ms | of f32 | of f16 | of reading the bytes | by CPU time: of f32 | of f16 | of reading |"
+        );
         println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
         let mut subjects = subjects(gpu, formats, activations, n_rows, n_cols)?;
         for round in 0..=n_rounds {
@@ -75,8 +80,10 @@ fn time(gpu: &Gpu, subject: &Subject) -> Result<f64> {
     for _ in 0..AT_A_TIME {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         pass.set_pipeline(&subject.pipeline);
-        pass.set_bind_group(0, &subject.bind_group, &[]);
-        pass.dispatch_workgroups(subject.n_workgroups, 1, 1);
+        for (bind_group, n_workgroups) in &subject.bind_groups {
+            pass.set_bind_group(0, bind_group, &[]);
+            pass.dispatch_workgroups(*n_workgroups, 1, 1);
+        }
     }
     let commands = encoder.finish();
     let start = Instant::now();
@@ -110,14 +117,20 @@ fn subjects(gpu: &Gpu, formats: &[Format], activations: Dtype, n_rows: u32, n_co
     let y = new(&vec![0; n_rows as usize * 4]);
     let shape = if gpu.shape() == Shape::Serial { ProductShape::Serial } else { ProductShape::Rows };
     let kernel = |format| ProductKernel { format, shape, activations, whole: true, n_vectors: 1 };
-    let rows = if shape == ProductShape::Serial { 64 } else { 4 };
+    let [rows, _] = kernel(Format::Sym4).workgroup();
     let mut subjects = Vec::new();
-    let mut add = |name: &str, source: &str, entry_point: &str, codes: &wgpu::Buffer, scales: &wgpu::Buffer, rows: u32| {
-        let (pipeline, bind_group) = pipeline(gpu, source, entry_point, [codes, scales, &x, scales, &y], n_rows, n_cols);
-        let (seconds, cpu_seconds) = (Vec::new(), Vec::new());
-        let n_workgroups = n_rows.div_ceil(rows);
-        subjects.push(Subject { name: name.to_owned(), pipeline, bind_group, n_workgroups, seconds, cpu_seconds });
-    };
+    let mut add =
+        |name: &str, source: &str, entry_point: &str, codes: &wgpu::Buffer, scales: &wgpu::Buffer, rows: u32| {
+            // The parts are 1, 2, 4, … of whole rows.
+            let limit = gpu.device().limits().max_storage_buffer_binding_size;
+            let n_parts = u32::try_from(codes.size().div_ceil(limit)).unwrap_or(1).next_power_of_two();
+            let buffers = [codes, scales, &x, scales, &y];
+            let (pipeline, bind_groups) = pipeline(gpu, source, entry_point, buffers, [n_rows, n_cols, n_parts]);
+            let n_workgroups = (n_rows / n_parts).div_ceil(rows);
+            let bind_groups = bind_groups.into_iter().map(|bind_group| (bind_group, n_workgroups)).collect();
+            let (seconds, cpu_seconds) = (Vec::new(), Vec::new());
+            subjects.push(Subject { name: name.to_owned(), pipeline, bind_groups, seconds, cpu_seconds });
+        };
     let plain = |text: &str| {
         let parts = vec![("product/weights_whole.wgsl".to_owned(), text.to_owned())];
         let source = Variant { name: String::new(), parts }.apply(&kernel(Format::Sym4).source())?;
@@ -147,9 +160,8 @@ fn pipeline(
     source: &str,
     entry_point: &str,
     buffers: [&wgpu::Buffer; 5],
-    n_rows: u32,
-    n_cols: u32,
-) -> (wgpu::ComputePipeline, wgpu::BindGroup) {
+    [n_rows, n_cols, n_parts]: [u32; 3],
+) -> (wgpu::ComputePipeline, Vec<wgpu::BindGroup>) {
     let device = gpu.device();
     let entry = |binding, ty| wgpu::BindGroupLayoutEntry {
         binding,
@@ -161,18 +173,35 @@ fn pipeline(
     let entries =
         [entry(0, wgpu::BufferBindingType::Uniform), storage(1), storage(2), storage(3), storage(4), storage(5)];
     let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries });
-    let params = ProductParams { n_rows, n_cols, n_vectors: 1, y_stride: n_rows, ..ProductParams::default() };
-    let uniform = device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
-        label: None,
-        contents: bytemuck::bytes_of(&params),
-        usage: wgpu::BufferUsages::UNIFORM,
-    });
-    let entries: Vec<_> = (0..)
-        .zip([&uniform].into_iter().chain(buffers))
-        .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
-        .collect();
-    let bind_group =
-        device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries });
+    let part = |part: u32| {
+        let rows = n_rows / n_parts;
+        let params = ProductParams {
+            n_rows: rows,
+            n_cols,
+            n_vectors: 1,
+            y_stride: n_rows,
+            y_at: part * rows,
+            ..Default::default()
+        };
+        let uniform = device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
+            label: None,
+            contents: bytemuck::bytes_of(&params),
+            usage: wgpu::BufferUsages::UNIFORM,
+        });
+        let n_bytes = buffers[0].size() / u64::from(n_parts);
+        let codes = wgpu::BufferBinding {
+            buffer: buffers[0],
+            offset: u64::from(part) * n_bytes,
+            size: wgpu::BufferSize::new(n_bytes),
+        };
+        let resources = [uniform.as_entire_binding(), wgpu::BindingResource::Buffer(codes)]
+            .into_iter()
+            .chain(buffers[1..].iter().map(|buffer| buffer.as_entire_binding()));
+        let entries: Vec<_> =
+            (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
+        device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout: &layout, entries: &entries })
+    };
+    let bind_groups = (0..n_parts).map(part).collect();
     let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
         label: None,
         bind_group_layouts: &[Some(&layout)],
@@ -193,5 +222,5 @@ fn pipeline(
         },
         cache: None,
     });
-    (pipeline, bind_group)
+    (pipeline, bind_groups)
 }
