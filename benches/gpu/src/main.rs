@@ -2,6 +2,7 @@
 //!
 //! ```sh
 //! cargo run --release -- --adapter vulkan:llvmpipe --format sym4 --direction quantize --dtype f32
+//! cargo run --release -- product --adapter vulkan                          # matrix-vector products from packed codes
 //! cargo run --release -- --variant mine:formats/nf4.wgsl=/tmp/nf4.wgsl     # beside the kernel with that part replaced
 //! ```
 
@@ -9,6 +10,7 @@ mod args;
 mod count;
 mod data;
 mod measure;
+mod product;
 
 use anyhow::{Context as _, Result};
 use args::{Args, Variant};
@@ -26,7 +28,14 @@ fn main() -> Result<()> {
     if std::env::args().nth(1).as_deref() == Some("count") {
         return count_all();
     }
-    let args = Args::parse()?;
+    let products = std::env::args().nth(1).as_deref() == Some("product");
+    let args = Args::parse(if products { 2 } else { 1 })?;
+    if products {
+        for gpu in pollster::block_on(open(&args))? {
+            product::run(&gpu, &args.product_formats(), args.activations(), args.n_rounds)?;
+        }
+        return Ok(());
+    }
     for gpu in pollster::block_on(open(&args))? {
         println!("\n{}: {} elements, best of {} in turns\n", gpu.description(), args.n_elems, args.n_rounds);
         println!("| kernel | G elements/s | of the copy kernel | median | by CPU time | compile |");
@@ -85,7 +94,7 @@ fn one(gpu: &Gpu, kernel: Kernel, args: &Args) -> Result<()> {
         }
     }
     subjects.extend(copies(kernel, n_blocks));
-    let params = Params { n_elems, n_blocks, _pad0: 0, _pad1: 0 };
+    let params = Params { n_elems, n_blocks, ..Params::default() };
     let inputs = data::inputs(kernel, n_elems as usize)?;
     let timings = measure::time_all(gpu, kernel, params, &inputs, &subjects, args.n_rounds)?;
     let is_copy = |timing: &&Timing| timing.name.starts_with("copy");
@@ -149,7 +158,7 @@ async fn open(args: &Args) -> Result<Vec<Gpu>> {
                 ..wgpu::DeviceDescriptor::default()
             };
             let (device, queue) = adapter.request_device(&descriptor).await?;
-            gpus.push(Gpu::from_device(device, queue));
+            gpus.push(Gpu::from_device(device, queue)?);
         }
     }
     anyhow::ensure!(!gpus.is_empty(), "no such adapter");
