@@ -124,7 +124,10 @@ impl Engine {
     ) -> Result<()> {
         format.info().check_len(n_elems)?;
         match self {
-            Self::Gpu(gpu) => gpu.quantize_stream(format, dtype, n_elems, &mut { read }, &mut write).await,
+            Self::Gpu(gpu) => {
+                let mut read = |first_elem: u64, out: &mut [u8]| read(first_elem, out);
+                gpu.quantize_stream(format, dtype, n_elems, &mut read, &mut write).await
+            }
             Self::Cpu => {
                 let info = format.info();
                 let quantize = |(first_elem, n): (u64, usize), mut chunk: CpuChunk| {
@@ -162,7 +165,7 @@ impl Engine {
         format: Format,
         dtype: Dtype,
         n_elems: u64,
-        mut read: impl FnMut(u64, &mut [u8], &mut [u8]) -> Result<()>,
+        mut read: impl FnMut(u64, &mut [u8], &mut [u8]) -> Result<()> + Send,
         mut write: impl FnMut(u64, &[u8]) -> Result<()>,
     ) -> Result<()> {
         format.info().check_len(n_elems)?;

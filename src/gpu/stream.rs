@@ -10,6 +10,7 @@ use crate::dtype::{Dtype, Weights};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::packed::PackedChunk;
+use crate::threads;
 
 /// Pieces in flight: one is computed while the other is filled or read.
 const N_SLOTS: usize = 2;
@@ -44,7 +45,7 @@ struct Piece<'a> {
     fault: Option<u32>,
 }
 
-type Fill<'a> = &'a mut dyn FnMut(&Chunk, &mut [Vec<u8>]) -> Result<()>;
+type Fill<'a> = &'a mut (dyn FnMut(&Chunk, &mut [Vec<u8>]) -> Result<()> + Send);
 type Drain<'a> = &'a mut dyn FnMut(&Piece<'_>) -> Result<()>;
 
 impl Gpu {
@@ -53,7 +54,7 @@ impl Gpu {
         format: Format,
         dtype: Dtype,
         n_elems: u64,
-        read: &mut impl FnMut(u64, &mut [u8]) -> Result<()>,
+        read: &mut (impl FnMut(u64, &mut [u8]) -> Result<()> + Send),
         write: &mut impl FnMut(PackedChunk<'_>) -> Result<()>,
     ) -> Result<()> {
         let kernel =
@@ -97,7 +98,7 @@ impl Gpu {
         format: Format,
         dtype: Dtype,
         n_elems: u64,
-        read: &mut impl FnMut(u64, &mut [u8], &mut [u8]) -> Result<()>,
+        read: &mut (impl FnMut(u64, &mut [u8], &mut [u8]) -> Result<()> + Send),
         write: &mut impl FnMut(u64, &[u8]) -> Result<()>,
     ) -> Result<()> {
         let kernel =
@@ -170,28 +171,26 @@ impl Gpu {
         let mut host_inputs: Vec<Vec<u8>> = inputs.iter().map(|_| Vec::new()).collect();
         let mut in_flight = std::collections::VecDeque::new();
         for chunk in plan::chunks(n_elems, block, chunk_blocks) {
-            let slot = if in_flight.len() == N_SLOTS {
-                match in_flight.pop_front() {
-                    Some(piece) => self.finish(piece, drain).await?,
-                    None => self.slot(kernel, &pipeline, capacity).await?,
-                }
-            } else {
-                self.slot(kernel, &pipeline, capacity).await?
-            };
             for (host, block_bytes) in host_inputs.iter_mut().zip(&inputs) {
                 host.resize(chunk.n_blocks as usize * block_bytes, 0);
             }
-            if let Err(error) = fill(&chunk, &mut host_inputs) {
+            let done = if in_flight.len() == N_SLOTS { in_flight.pop_front() } else { None };
+            // While the device computes the piece before, this one is filled and the one that is done is drained.
+            let (slot, filled) = match done {
+                Some(piece) => self.finish(piece, drain, || fill(&chunk, &mut host_inputs)).await?,
+                None => (self.slot(kernel, &pipeline, capacity).await?, fill(&chunk, &mut host_inputs)),
+            };
+            if let Err(error) = filled {
                 // A fault in a piece before this one comes first.
                 for piece in in_flight {
-                    self.finish(piece, drain).await?;
+                    self.finish(piece, drain, || ()).await?;
                 }
                 return Err(error);
             }
             in_flight.push_back(self.submit(chunk, slot, &pipeline, &host_inputs).await?);
         }
         while let Some(piece) = in_flight.pop_front() {
-            let slot = self.finish(piece, drain).await?;
+            let (slot, ()) = self.finish(piece, drain, || ()).await?;
             lock(&self.idle_slots).push(slot);
         }
         Ok(())
@@ -280,11 +279,19 @@ impl Gpu {
         Ok(InFlight { chunk, slot, submission, mapped })
     }
 
-    /// Waits for a piece, hands it to `drain`, and gives its buffers back.
-    async fn finish(&self, piece: InFlight, drain: Drain<'_>) -> Result<Slot> {
+    /// Waits for a piece, hands it to `drain`, with `other` on another thread meanwhile, and gives its buffers back.
+    ///
+    /// # Errors
+    /// The device's, and that of `drain`, which comes before any of `other`.
+    async fn finish<T: Send>(
+        &self,
+        piece: InFlight,
+        drain: Drain<'_>,
+        other: impl FnOnce() -> T + Send,
+    ) -> Result<(Slot, T)> {
         let InFlight { chunk, slot, submission, mapped } = piece;
         self.wait(submission, mapped).await?;
-        {
+        let other = {
             let view = slot.readback.get_mapped_range(..).map_err(|error| self.lost_error(&error.to_string()))?;
             let mut at = 0;
             let mut outputs = Vec::new();
@@ -295,10 +302,12 @@ impl Gpu {
             let status: [u32; 2] = bytemuck::pod_read_unaligned(&view[at..]);
             // The larger word is the smaller index.
             let fault = status.into_iter().max().filter(|&word| word != 0).map(|word| !word);
-            drain(&Piece { chunk, outputs, fault })?;
-        }
+            let (other, drained) = threads::beside(other, || drain(&Piece { chunk, outputs, fault }));
+            drained?;
+            other
+        };
         slot.readback.unmap();
-        Ok(slot)
+        Ok((slot, other))
     }
 }
 
