@@ -398,8 +398,8 @@ fn the_apps_pipeline_cache_is_used() {
             let empty = cache.get_data().unwrap_or_default();
             let gpu = Gpu::from_device(app.gpu.device().clone(), app.gpu.queue().clone()).expect("limits that suffice");
             let gpu = gpu.with_pipeline_cache(cache.clone());
-            let packed = pollster::block_on(gpu.quantize(Format::Q8_0, &[1.0_f32; 64])).expect("finite");
-            assert!(packed == wgquant::quantize(Format::Q8_0, &[1.0_f32; 64]).expect("finite"));
+            let packed = pollster::block_on(gpu.quantize(Format::Q8_0, &vec![1.0_f32; 64])).expect("finite");
+            assert!(packed == wgquant::quantize(Format::Q8_0, &vec![1.0_f32; 64]).expect("finite"));
             (empty, cache.get_data().expect("a cache has data"))
         };
         let (empty, data) = build(None);
