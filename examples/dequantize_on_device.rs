@@ -69,7 +69,7 @@ async fn run() -> Result<(), Error> {
 
     // One submission: quantize, dequantize, compare.
     let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-    let packed = gpu.record_quantize(&mut encoder, Format::Sym8, Dtype::F32, &x, weights.len() as u64).await?;
+    let packed = gpu.record_quantize(&mut encoder, Format::Sym8, Dtype::F32, weights.len() as u64, &x).await?;
     gpu.record_dequantize(&mut encoder, &packed, Dtype::F32, &y).await?;
     {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());

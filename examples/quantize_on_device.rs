@@ -24,7 +24,7 @@ async fn run() -> Result<(), Error> {
 
     // Recorded beside whatever else the application records; nothing runs before it submits.
     let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-    let packed = gpu.record_quantize(&mut encoder, Format::Sym4, Dtype::F32, &buffer, weights.len() as u64).await?;
+    let packed = gpu.record_quantize(&mut encoder, Format::Sym4, Dtype::F32, weights.len() as u64, &buffer).await?;
     gpu.queue().submit([encoder.finish()]);
 
     // Here the answer is brought back, to show that it is the CPU reference's, byte for byte.

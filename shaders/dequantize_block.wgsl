@@ -18,11 +18,11 @@ fn dequantize_block(
     for (var part = 0u; part < OUT_PER_WORD; part++) {
         let e = i * OUT_PER_WORD + part;
         let slot = slot_of(e);
-        let packed = codes[block * WORDS + slot / CODES_PER_WORD];
+        let packed = codes[params.codes_at + block * WORDS + slot / CODES_PER_WORD];
         let code = (packed >> (slot % CODES_PER_WORD * BITS)) & CODE_MASK;
-        let value = decode(scales[block], code);
+        let value = decode(scales[params.scales_at + block], code);
         report(block * BLOCK + e, code, value);
         word |= value << (16u * part);
     }
-    values[block * OUT_WORDS + i] = word;
+    values[params.values_at + block * OUT_WORDS + i] = word;
 }

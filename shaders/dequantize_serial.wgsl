@@ -25,12 +25,12 @@ fn dequantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
     if block >= params.n_blocks {
         return;
     }
-    let scale = scales[block];
+    let scale = scales[params.scales_at + block];
 
     var words: array<u32, WORDS>;
     var suspect = (decode(scale, LARGEST_CODE) & (OUT_SIGN - 1u)) >= OUT_INFINITY;
     for (var v = 0u; v < WORDS / 4u; v++) { // unrolled
-        let four = codes[block * (WORDS / 4u) + v];
+        let four = codes[params.codes_at / 4u + block * (WORDS / 4u) + v];
         words[4u * v] = four.x;
         words[4u * v + 1u] = four.y;
         words[4u * v + 2u] = four.z;
@@ -61,14 +61,14 @@ fn dequantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
                 four[i] |= value << (16u * part);
             }
         }
-        values[block * (OUT_WORDS / 4u) + v] = four;
+        values[params.values_at / 4u + block * (OUT_WORDS / 4u) + v] = four;
     }
 
     if suspect {
         for (var e = 0u; e < BLOCK; e++) {
             let slot = slot_of(e);
             let word = slot / CODES_PER_WORD;
-            let packed = codes[block * (WORDS / 4u) + word / 4u][word % 4u];
+            let packed = codes[params.codes_at / 4u + block * (WORDS / 4u) + word / 4u][word % 4u];
             let code = (packed >> (slot % CODES_PER_WORD * BITS)) & CODE_MASK;
             report(block * BLOCK + e, code, decode(scale, code));
         }

@@ -25,11 +25,11 @@ fn dequantize_tile(
     let last = params.n_blocks - 1u;
     if BITS == 4u {
         for (var entry = i; entry < 16u * TILE_BLOCKS; entry += TILE_WG) {
-            tables[entry % TABLES] = decode(scales[min(first + entry / 16u, last)], entry % 16u);
+            tables[entry % TABLES] = decode(scales[params.scales_at + min(first + entry / 16u, last)], entry % 16u);
         }
     }
     if i < TILE_BLOCKS {
-        let largest = decode(scales[min(first + i, last)], LARGEST_CODE);
+        let largest = decode(scales[params.scales_at + min(first + i, last)], LARGEST_CODE);
         too_large[i] = select(0u, 1u, (largest & (OUT_SIGN - 1u)) >= OUT_INFINITY);
     }
     workgroupBarrier();
@@ -46,7 +46,7 @@ fn dequantize_tile(
     var four: array<u32, 2u>; // the words that hold the codes of four elements each
     var out: array<u32, LANE_WORDS>;
     for (var v = 0u; v < 2u; v++) { // unrolled
-        four[v] = codes[block * WORDS + (lane ^ slot_of(0u) ^ slot_of(4u * v)) / CODES_PER_WORD];
+        four[v] = codes[params.codes_at + block * WORDS + (lane ^ slot_of(0u) ^ slot_of(4u * v)) / CODES_PER_WORD];
         for (var k = 0u; k < 4u; k++) { // unrolled
             let slot = slot_of(0u) ^ slot_of(4u * v + k);
             let code = (four[v] >> (lane_shift ^ (slot % CODES_PER_WORD * BITS))) & CODE_MASK;
@@ -54,12 +54,12 @@ fn dequantize_tile(
             if BITS == 4u {
                 value = tables[(16u * of_tile + code) % TABLES];
             } else {
-                value = decode(scales[block], code);
+                value = decode(scales[params.scales_at + block], code);
             }
             out[(4u * v + k) / OUT_PER_WORD] |= value << (16u * (k % OUT_PER_WORD));
         }
     }
-    let at = (block * OUT_WORDS + t * LANE_WORDS) / 4u;
+    let at = (params.values_at + block * OUT_WORDS + t * LANE_WORDS) / 4u;
     values[at] = vec4<u32>(out[0], out[1], out[2], out[3]);
     if OUT_PER_WORD == 1u {
         values[at + 1u] = vec4<u32>(out[4u % LANE_WORDS], out[5u % LANE_WORDS], out[6u % LANE_WORDS], out[7u % LANE_WORDS]);
@@ -68,8 +68,8 @@ fn dequantize_tile(
     if too_large[of_tile] != 0u || has_invalid(four[0]) || has_invalid(four[1]) {
         for (var e = 8u * t; e < 8u * t + 8u; e++) {
             let slot = slot_of(e);
-            let code = (codes[block * WORDS + slot / CODES_PER_WORD] >> (slot % CODES_PER_WORD * BITS)) & CODE_MASK;
-            report(block * BLOCK + e, code, decode(scales[block], code));
+            let code = (codes[params.codes_at + block * WORDS + slot / CODES_PER_WORD] >> (slot % CODES_PER_WORD * BITS)) & CODE_MASK;
+            report(block * BLOCK + e, code, decode(scales[params.scales_at + block], code));
         }
     }
 }

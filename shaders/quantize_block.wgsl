@@ -41,7 +41,7 @@ fn quantize_block(
         if overflows(scale) && (extreme & MAGNITUDE) < INFINITY {
             report(block * BLOCK);
         }
-        scales[block] = scale;
+        scales[params.scales_at + block] = scale;
     }
 
     // What lies past the tail is 0, whatever code the format has for zero.
@@ -52,6 +52,6 @@ fn quantize_block(
         for (var i = 0u; i < CODES_PER_WORD; i++) {
             word |= slots[e * CODES_PER_WORD + i] << (i * BITS);
         }
-        codes[block * WORDS + e] = finish_word(word);
+        codes[params.codes_at + block * WORDS + e] = finish_word(word);
     }
 }

@@ -46,7 +46,7 @@ fn quantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_w
     if overflows(scale) {
         report(block * BLOCK);
     }
-    scales[block] = scale;
+    scales[params.scales_at + block] = scale;
     let c = coder(extreme, scale);
     var words: array<u32, WORDS>;
     for (var e = 0u; e < BLOCK; e++) { // unrolled
@@ -64,7 +64,7 @@ fn quantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_w
         }
     }
     for (var v = 0u; v < WORDS / 4u; v++) { // unrolled
-        codes[block * (WORDS / 4u) + v] =
+        codes[params.codes_at / 4u + block * (WORDS / 4u) + v] =
             vec4<u32>(words[4u * v], words[4u * v + 1u], words[4u * v + 2u], words[4u * v + 3u]);
     }
 }

@@ -63,7 +63,7 @@ fn quantize_tile(
             if overflows(scale) && (extreme & MAGNITUDE) < INFINITY {
                 report((first + i) * BLOCK);
             }
-            scales[first + i] = scale;
+            scales[params.scales_at + first + i] = scale;
         }
     }
     workgroupBarrier();
@@ -102,6 +102,6 @@ fn quantize_tile(
         }
     }
     for (var w = 0u; w < 8u / CODES_PER_WORD; w++) { // unrolled
-        codes[block * WORDS + t * LANE_WORDS + w] = words[w];
+        codes[params.codes_at + block * WORDS + t * LANE_WORDS + w] = words[w];
     }
 }

@@ -105,6 +105,8 @@ pub struct FormatInfo {
     pub(crate) twin: Option<Twin>,
     /// Its part of the shaders: how a scale comes from the maximum, a code from an element, a value from a code.
     pub shader: &'static [ShaderPart],
+    /// How products read a code: as an integer, or as one of sixteen values.
+    pub(crate) product_shader: ShaderPart,
 }
 
 /// A piece of WGSL, with the file it came from for error messages.
@@ -165,6 +167,7 @@ formats! {
         codec: quant4bit::CODEC,
         twin: Some(simd::SYM4),
         shader: &[shader!("shared/absmax.wgsl"),shader!("shared/levels.wgsl"), shader!("shared/symmetric.wgsl"), shader!("formats/quant4bit.wgsl")],
+        product_shader: shader!("product/integers.wgsl"),
     };
     /// Symmetric 8-bit: codes -127..=127.
     Sym8 => FormatInfo {
@@ -178,6 +181,7 @@ formats! {
         codec: quant8bit::CODEC,
         twin: Some(simd::SYM8),
         shader: &[shader!("shared/absmax.wgsl"), shader!("shared/symmetric.wgsl"), shader!("formats/quant8bit.wgsl")],
+        product_shader: shader!("product/integers.wgsl"),
     };
     /// 4-bit NormalFloat of QLoRA.
     Nf4 => FormatInfo {
@@ -191,6 +195,7 @@ formats! {
         codec: nf4::CODEC,
         twin: Some(simd::NF4),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/codebook.wgsl"), shader!("shared/sixteen.wgsl"), shader!("formats/nf4.wgsl")],
+        product_shader: shader!("product/codebook.wgsl"),
     };
     /// bitsandbytes' 4-bit float.
     Fp4 => FormatInfo {
@@ -204,6 +209,7 @@ formats! {
         codec: fp4::CODEC,
         twin: Some(simd::FP4),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/levels.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/fp4.wgsl")],
+        product_shader: shader!("product/codebook.wgsl"),
     };
     /// [`Format::Nf4`] with double quantization of its scales.
     Nf4Dq => FormatInfo {
@@ -217,6 +223,7 @@ formats! {
         codec: nf4::CODEC,
         twin: Some(simd::NF4),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/codebook.wgsl"), shader!("shared/sixteen.wgsl"), shader!("formats/nf4.wgsl")],
+        product_shader: shader!("product/codebook.wgsl"),
     };
     /// [`Format::Fp4`] with double quantization of its scales.
     Fp4Dq => FormatInfo {
@@ -230,6 +237,7 @@ formats! {
         codec: fp4::CODEC,
         twin: Some(simd::FP4),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/levels.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/fp4.wgsl")],
+        product_shader: shader!("product/codebook.wgsl"),
     };
     /// GGUF's 4-bit format.
     Q4_0 => FormatInfo {
@@ -243,6 +251,7 @@ formats! {
         codec: q4_0::CODEC,
         twin: Some(simd::Q4_0),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/sixteen.wgsl"), shader!("formats/q4_0.wgsl")],
+        product_shader: shader!("product/integers.wgsl"),
     };
     /// GGUF's 8-bit format.
     Q8_0 => FormatInfo {
@@ -256,6 +265,7 @@ formats! {
         codec: q8_0::CODEC,
         twin: Some(simd::Q8_0),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("formats/q8_0.wgsl")],
+        product_shader: shader!("product/integers.wgsl"),
     };
     /// OCP microscaling, 4-bit.
     Mxfp4 => FormatInfo {
@@ -269,6 +279,7 @@ formats! {
         codec: mxfp4::CODEC,
         twin: Some(simd::MXFP4),
         shader: &[shader!("shared/absmax.wgsl"), shader!("shared/levels.wgsl"), shader!("formats/mxfp4.wgsl")],
+        product_shader: shader!("product/integers.wgsl"),
     };
 }
 

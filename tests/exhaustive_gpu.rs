@@ -3,7 +3,7 @@
 
 mod common;
 
-use wgquant::gpu::{Direction, Kernel, Params, Shape};
+use wgquant::gpu::{Access, Direction, Kernel, Params, Shape};
 use wgquant::{Dtype, Format, Gpu};
 
 /// Bits of the smallest infinity: every magnitude below is finite.
@@ -91,7 +91,7 @@ fn compare(gpu: &Gpu, format: Format, source: &str, limit: u32, stride: u32) -> 
     };
     let storage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
     let (codes, scales) = (buffer(u64::from(STEP) * 4, storage), buffer(u64::from(STEP) * 4, storage));
-    let params = buffer(16, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST);
+    let params = buffer(size_of::<Params>() as u64, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST);
     let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
         label: Some(&label),
         layout: &pipeline.get_bind_group_layout(0),
@@ -102,7 +102,7 @@ fn compare(gpu: &Gpu, format: Format, source: &str, limit: u32, stride: u32) -> 
     let mut found = Found::default();
     let n_magnitudes = limit.div_ceil(stride);
     for first in (0..n_magnitudes).step_by(STEP as usize) {
-        let uniform = Params { n_elems: stride, n_blocks: first * stride, _pad0: 0, _pad1: 0 };
+        let uniform = Params { n_elems: stride, n_blocks: first * stride, ..Params::default() };
         gpu.queue().write_buffer(&params, 0, bytemuck::bytes_of(&uniform));
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         {
@@ -148,7 +148,13 @@ fn compare(gpu: &Gpu, format: Format, source: &str, limit: u32, stride: u32) -> 
 }
 
 fn source(format: Format) -> String {
-    let kernel = Kernel { format, direction: Direction::Quantize, shape: Shape::Block, dtype: Dtype::F32 };
+    let kernel = Kernel {
+        format,
+        direction: Direction::Quantize,
+        shape: Shape::Block,
+        dtype: Dtype::F32,
+        access: Access::Vectors,
+    };
     kernel.source() + ENTRY_POINT
 }
 

@@ -6,27 +6,52 @@ use std::path::Path;
 use naga::proc::BoundsCheckPolicies;
 use naga::valid::{Capabilities, FunctionInfo, ModuleInfo, ValidationFlags, Validator};
 use naga::{Expression, Function, Module, Statement, TypeInner};
-use wgquant::gpu::{Kernel, Params};
+use wgquant::gpu::{Kernel, Params, ProductKernel, ProductParams};
 
 fn parse(label: &str, source: &str) -> Result<(Module, ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string_with_path(source, label))?;
-    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+    // All that WebGPU has without any feature.
+    let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32)
         .validate(&module)
         .map_err(|error| error.emit_to_string_with_path(source, label))?;
     Ok((module, info))
 }
 
+/// A kernel of one of the tables.
+struct Shader {
+    label: String,
+    source: String,
+    entry_point: &'static str,
+    /// Whether it multiplies, and so may use floating point.
+    is_product: bool,
+}
+
+fn all_shaders() -> Vec<Shader> {
+    let packing = Kernel::all().map(|kernel| Shader {
+        label: kernel.label(),
+        source: kernel.source(),
+        entry_point: kernel.entry_point(),
+        is_product: false,
+    });
+    let products = ProductKernel::all().map(|kernel| Shader {
+        label: kernel.label(),
+        source: kernel.source(),
+        entry_point: kernel.entry_point(),
+        is_product: true,
+    });
+    packing.chain(products).collect()
+}
+
 /// Gathers what every kernel's check has to say and fails once, with all of it.
-fn for_all_kernels(check: impl Fn(Kernel, &Module, &ModuleInfo) -> Result<(), String>) {
+fn for_all_kernels(check: impl Fn(&Shader, &Module, &ModuleInfo) -> Result<(), String>) {
     let mut failures = Vec::new();
-    let mut n = 0;
-    for kernel in Kernel::all() {
-        n += 1;
-        let label = kernel.label();
-        let result = parse(&label, &kernel.source()).and_then(|(module, info)| check(kernel, &module, &info));
+    let shaders = all_shaders();
+    assert!(shaders.len() >= 200, "only {} kernels", shaders.len());
+    for shader in shaders {
+        let label = &shader.label;
+        let result = parse(label, &shader.source).and_then(|(module, info)| check(&shader, &module, &info));
         failures.extend(result.err().map(|error| format!("{label}: {error}")));
     }
-    assert!(n >= 24, "only {n} kernels");
     assert!(failures.is_empty(), "{} kernels:\n{}", failures.len(), failures.join("\n"));
 }
 
@@ -91,12 +116,19 @@ fn is_float(module: &Module, inner: &TypeInner) -> bool {
     }
 }
 
+/// Whatever quantizes or dequantizes has none. Products must have some, or the walk would have missed them.
 #[test]
 fn no_kernel_has_a_floating_point_expression() {
-    for_all_kernels(|kernel, module, info| match floats(module, info, kernel.entry_point()) {
-        found if found.is_empty() => Ok(()),
+    for_all_kernels(|shader, module, info| match floats(module, info, shader.entry_point) {
+        found if found.is_empty() != shader.is_product => Ok(()),
+        found if found.is_empty() => Err("a product without floating point".to_owned()),
         found => Err(format!("floating point in reach: {}", found.join("; "))),
     });
+    let packing = ["quantize", "dequantize"];
+    for shader in all_shaders() {
+        let packs = packing.iter().any(|word| shader.entry_point.starts_with(word));
+        assert_eq!(packs, !shader.is_product, "{}: products alone are exempt", shader.label);
+    }
 }
 
 /// The walk must find a float in a nested call, in a variable, and in a comparison whose result is none.
@@ -124,11 +156,16 @@ fn the_walk_for_floats_can_fail() {
     assert!(floats(&module, &info, "main").is_empty(), "what is out of reach does not count");
 }
 
-/// The front end folds constants, so floats must not stand in the text either.
+/// The front end folds constants, so floats must not stand in the text either, but for what products alone are made of.
 #[test]
 fn no_shader_text_names_a_float() {
     let mut n = 0;
     for (path, text) in shader_files() {
+        if path.starts_with("product/") {
+            let in_packing = Kernel::all().any(|kernel| kernel.source().contains(&format!("// ---- {path}\n")));
+            assert!(!in_packing, "{path} is in a kernel that quantizes or dequantizes");
+            continue;
+        }
         n += 1;
         for (number, line) in text.lines().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
@@ -146,8 +183,8 @@ fn no_shader_text_names_a_float() {
 
 #[test]
 fn every_shader_translates_to_every_backend() {
-    for_all_kernels(|kernel, module, info| {
-        let entry_point = kernel.entry_point().to_owned();
+    for_all_kernels(|shader, module, info| {
+        let entry_point = shader.entry_point.to_owned();
         let stage = naga::ShaderStage::Compute;
 
         let words = naga::back::spv::write_vec(
@@ -187,7 +224,12 @@ fn every_shader_translates_to_every_backend() {
 
 #[test]
 fn uniforms_match_their_rust_structs() {
-    for_all_kernels(|_, module, _| {
+    macro_rules! members {
+        ($params:ty: $($name:ident)*) => {
+            (vec![$((stringify!($name), std::mem::offset_of!($params, $name))),*], size_of::<$params>())
+        };
+    }
+    for_all_kernels(|shader, module, _| {
         let uniform = module
             .global_variables
             .iter()
@@ -196,19 +238,15 @@ fn uniforms_match_their_rust_structs() {
         let Some(naga::Type { inner: TypeInner::Struct { members, span }, .. }) = uniform else {
             return Err("no uniform struct".to_owned());
         };
-        let ours = [
-            ("n_elems", std::mem::offset_of!(Params, n_elems)),
-            ("n_blocks", std::mem::offset_of!(Params, n_blocks)),
-            ("_pad0", std::mem::offset_of!(Params, _pad0)),
-            ("_pad1", std::mem::offset_of!(Params, _pad1)),
-        ];
+        let (ours, size) = if shader.is_product {
+            members!(ProductParams: n_rows n_cols n_vectors y_stride skip codes_at scales_at x_at y_at bias_at has_bias _pad)
+        } else {
+            members!(Params: n_elems n_blocks values_at codes_at scales_at status_at skip _pad)
+        };
         let theirs: Vec<_> =
             members.iter().map(|m| (m.name.as_deref().unwrap_or_default(), m.offset as usize)).collect();
-        if theirs != ours || *span as usize != size_of::<Params>() {
-            return Err(format!(
-                "members at {theirs:?}, {span} bytes; in Rust at {ours:?}, {} bytes",
-                size_of::<Params>()
-            ));
+        if theirs != ours || *span as usize != size {
+            return Err(format!("members at {theirs:?}, {span} bytes; in Rust at {ours:?}, {size} bytes"));
         }
         Ok(())
     });
@@ -217,8 +255,9 @@ fn uniforms_match_their_rust_structs() {
 /// Every file under `shaders/` is in some kernel, and every entry point in them is in the table.
 #[test]
 fn every_shader_file_and_entry_point_is_in_the_table() {
-    let sources: String = Kernel::all().map(Kernel::source).collect();
-    let entry_points: BTreeSet<_> = Kernel::all().map(Kernel::entry_point).collect();
+    let shaders = all_shaders();
+    let entry_points: BTreeSet<_> = shaders.iter().map(|shader| shader.entry_point).collect();
+    let sources: String = shaders.into_iter().map(|shader| shader.source).collect();
     for (path, text) in shader_files() {
         assert!(sources.contains(&format!("// ---- {path}\n")), "{path} is in no kernel");
         for after in text.split("@workgroup_size").skip(1) {

@@ -51,3 +51,14 @@ fn has_invalid(word: u32) -> bool {
 fn is_invalid(code: u32) -> bool {
     return false;
 }
+
+// Half the scale, 2^(e − 128), as a binary32; products take it.
+fn scale_bits(scale: u32) -> u32 {
+    return select((scale - 1u) << 23u, 0x200000u << scale, scale < 2u);
+}
+
+// What a code stands for, in halves of the scale; products take it.
+fn level_of(code: u32) -> i32 {
+    let halves = i32((HALVES >> (4u * (code & 7u))) & 15u);
+    return select(halves, -halves, code > 8u);
+}

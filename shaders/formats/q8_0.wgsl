@@ -79,3 +79,13 @@ fn has_invalid(word: u32) -> bool {
 fn is_invalid(code: u32) -> bool {
     return false;
 }
+
+// The scale as a binary32, exactly; products take it.
+fn scale_bits(scale: u32) -> u32 {
+    return widen_f16(scale);
+}
+
+// What a code stands for, in scales; products take it.
+fn level_of(code: u32) -> i32 {
+    return i32(code << 24u) >> 24u;
+}

@@ -1,13 +1,11 @@
-// Weights as binary32: one word an element.
-
-@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // (ceil(n_elems / 4))
+// Weights as binary32: one word an element. `words4` stands in a file of its own.
 
 // The bits of elements 4·i .. 4·i+3.
 fn load4(i: u32) -> vec4<u32> {
-    return weights[i];
+    return words4(i);
 }
 
 // The bits of elements 8·i .. 8·i+7.
 fn load8(i: u32) -> array<vec4<u32>, 2> {
-    return array<vec4<u32>, 2>(weights[2u * i], weights[2u * i + 1u]);
+    return array<vec4<u32>, 2>(words4(2u * i), words4(2u * i + 1u));
 }

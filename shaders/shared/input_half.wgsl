@@ -1,6 +1,4 @@
-// Weights of 16 bits: two elements a word, the first one low. `widen` stands in the type's own file.
-
-@group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>; // (ceil(n_elems / 8))
+// Weights of 16 bits: two elements a word, the first one low. `words4` and `widen` stand in files of their own.
 
 fn widen4(four: vec2<u32>) -> vec4<u32> {
     return vec4<u32>(widen(four.x & 0xffffu), widen(four.x >> 16u), widen(four.y & 0xffffu), widen(four.y >> 16u));
@@ -8,12 +6,12 @@ fn widen4(four: vec2<u32>) -> vec4<u32> {
 
 // The bits of elements 4·i .. 4·i+3, widened to binary32.
 fn load4(i: u32) -> vec4<u32> {
-    let eight = weights[i >> 1u];
+    let eight = words4(i >> 1u);
     return widen4(select(eight.xy, eight.zw, (i & 1u) == 1u));
 }
 
 // The bits of elements 8·i .. 8·i+7, from one load: drivers don't merge two.
 fn load8(i: u32) -> array<vec4<u32>, 2> {
-    let eight = weights[i];
+    let eight = words4(i);
     return array<vec4<u32>, 2>(widen4(eight.xy), widen4(eight.zw));
 }

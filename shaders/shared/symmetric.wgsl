@@ -41,3 +41,13 @@ fn is_invalid(code: u32) -> bool {
 
 // The code whose magnitude is largest.
 const LARGEST_CODE: u32 = K;
+
+// The scale as a binary32, exactly; products take it.
+fn scale_bits(scale: u32) -> u32 {
+    return scale;
+}
+
+// What a code stands for, in scales; products take it.
+fn level_of(code: u32) -> i32 {
+    return i32(code << (32u - BITS)) >> (32u - BITS);
+}

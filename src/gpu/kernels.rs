@@ -46,6 +46,16 @@ impl Shape {
     }
 }
 
+/// Where in buffers a kernel finds and puts what it works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// At multiples of 16 bytes, with room for whole blocks.
+    Vectors,
+    /// At any multiple of 4 bytes. Weights need no room past the last one. Dequantizing works on any run of elements, blocks
+    /// cut included, in one kernel that stands under the shape [`Shape::Serial`].
+    Words,
+}
+
 /// One compute kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Kernel {
@@ -57,20 +67,30 @@ pub struct Kernel {
     pub shape: Shape,
     /// The unpacked side's type.
     pub dtype: Dtype,
+    /// Where it finds its weights or puts its values.
+    pub access: Access,
 }
 
 /// What a kernel is told of its piece: `Params` in the shaders.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(Debug, Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Params {
     /// Elements in the piece.
     pub n_elems: u32,
     /// Blocks in the piece.
     pub n_blocks: u32,
-    /// Pads a uniform to 16 bytes.
-    pub _pad0: u32,
-    /// Pads a uniform to 16 bytes.
-    pub _pad1: u32,
+    /// Where the weights or values begin in what is bound, in words.
+    pub values_at: u32,
+    /// Where the codes begin, in words.
+    pub codes_at: u32,
+    /// Where the scales begin, in words.
+    pub scales_at: u32,
+    /// Where the status begins, in words.
+    pub status_at: u32,
+    /// Elements of the first block that come before the first value. Only [`Access::Words`] has such.
+    pub skip: u32,
+    /// Pads a uniform to a multiple of 16 bytes.
+    pub _pad: u32,
 }
 
 /// Bytes of a kernel's status: two words, each 0 or all ones less the index of the first offending element.
@@ -82,32 +102,56 @@ const SERIAL_WG: u32 = 64;
 /// Elements that one workgroup of the tile shape takes: `TILE_WG` invocations with 8 each.
 const TILE_ELEMS: usize = 256 * 8;
 
+/// The first format with the same shaders: double quantization changes none.
+pub(super) fn base_of(format: Format) -> Format {
+    let text = |format: Format| {
+        let info = format.info();
+        (info.block, info.bits, info.shader.iter().map(|part| part.path).collect::<Vec<_>>())
+    };
+    Format::ALL.iter().copied().find(|other| text(*other) == text(format)).unwrap_or(format)
+}
+
 impl Kernel {
     /// Every kernel there is.
     pub fn all() -> impl Iterator<Item = Self> {
-        Format::ALL.iter().flat_map(|&format| {
-            [Direction::Quantize, Direction::Dequantize].into_iter().flat_map(move |direction| {
-                Shape::ALL.into_iter().flat_map(move |shape| {
-                    Dtype::ALL.into_iter().map(move |dtype| Self { format, direction, shape, dtype })
+        Format::ALL
+            .iter()
+            .flat_map(|&format| {
+                [Direction::Quantize, Direction::Dequantize].into_iter().flat_map(move |direction| {
+                    Shape::ALL.into_iter().flat_map(move |shape| {
+                        Dtype::ALL.into_iter().flat_map(move |dtype| {
+                            [Access::Vectors, Access::Words].into_iter().map(move |access| Self {
+                                format,
+                                direction,
+                                shape,
+                                dtype,
+                                access,
+                            })
+                        })
+                    })
                 })
             })
-        })
+            // Runs of elements are dequantized by one kernel, which has no shapes.
+            .filter(|kernel| !kernel.is_run() || kernel.shape == Shape::Serial)
+    }
+
+    /// Whether it dequantizes runs of elements, and so has its own way to divide the work.
+    const fn is_run(self) -> bool {
+        matches!((self.direction, self.access), (Direction::Dequantize, Access::Words))
     }
 
     /// The kernel with the same text of the first format that has it: double quantization changes no kernel.
     pub(super) fn shared(self) -> Self {
-        let text = |format: Format| {
-            let info = format.info();
-            (info.block, info.bits, info.shader.iter().map(|part| part.path).collect::<Vec<_>>())
-        };
-        let same = |format: &Format| text(*format) == text(self.format);
-        Self { format: Format::ALL.iter().copied().find(same).unwrap_or(self.format), ..self }
+        // Runs of elements have one kernel, whatever the shape.
+        let shape = if self.is_run() { Shape::Serial } else { self.shape };
+        Self { format: base_of(self.format), shape, ..self }
     }
 
     /// Name of its entry point: that of the shape's file.
     #[must_use]
     pub fn entry_point(self) -> &'static str {
         match (self.direction, self.shape) {
+            _ if self.is_run() => "dequantize_words",
             (Direction::Quantize, Shape::Block) => "quantize_block",
             (Direction::Quantize, Shape::Serial) => "quantize_serial",
             (Direction::Quantize, Shape::Tile) => "quantize_tile",
@@ -120,7 +164,8 @@ impl Kernel {
     /// A name for labels and messages, such as `sym4 quantize_block F32`.
     #[must_use]
     pub fn label(self) -> String {
-        format!("{} {} {}", self.format, self.entry_point(), self.dtype)
+        let words = if self.access == Access::Words && !self.is_run() { " words" } else { "" };
+        format!("{} {} {}{words}", self.format, self.entry_point(), self.dtype)
     }
 
     /// The files it is put together from.
@@ -130,6 +175,7 @@ impl Kernel {
             Direction::Dequantize => vec![shader!("shared/dequantize.wgsl")],
         };
         parts.push(match (self.direction, self.shape) {
+            _ if self.is_run() => shader!("dequantize_words.wgsl"),
             (Direction::Quantize, Shape::Block) => shader!("quantize_block.wgsl"),
             (Direction::Quantize, Shape::Serial) => shader!("quantize_serial.wgsl"),
             (Direction::Quantize, Shape::Tile) => shader!("quantize_tile.wgsl"),
@@ -138,6 +184,10 @@ impl Kernel {
             (Direction::Dequantize, Shape::Tile) => shader!("dequantize_tile.wgsl"),
         });
         if self.direction == Direction::Quantize {
+            parts.push(match self.access {
+                Access::Vectors => shader!("shared/weights_vectors.wgsl"),
+                Access::Words => shader!("shared/weights_words.wgsl"),
+            });
             parts.extend_from_slice(match self.dtype {
                 Dtype::F32 => &[shader!("shared/input_f32.wgsl")],
                 Dtype::F16 => &[shader!("shared/input_half.wgsl"), shader!("shared/input_f16.wgsl")],
@@ -159,17 +209,11 @@ impl Kernel {
     #[must_use]
     pub fn source(self) -> String {
         let info = self.format.info();
-        let mut source = format!(
+        let constants = format!(
             "const BLOCK: u32 = {}u; // elements a scale\nconst BITS: u32 = {}u; // a code\n",
             info.block, info.bits
         );
-        for part in self.parts() {
-            source.push_str("\n// ---- ");
-            source.push_str(part.path);
-            source.push('\n');
-            source.push_str(&unroll::unroll(part.source, &self.sizes()));
-        }
-        source
+        unroll::assemble(constants, &self.parts(), &self.sizes())
     }
 
     /// The constants that the bounds of unrolled loops may name.
@@ -203,6 +247,13 @@ impl Kernel {
         }
     }
 
+    /// Words of values a block, and values a word.
+    fn sizes_of_values(self) -> (u32, u32) {
+        let per_word = 4 / self.dtype.n_bytes();
+        let small = |n| u32::try_from(n).unwrap_or(u32::MAX);
+        (small(self.format.info().block / per_word), small(per_word))
+    }
+
     fn value_block_bytes(self) -> Vec<usize> {
         vec![self.format.info().block * self.dtype.n_bytes()]
     }
@@ -217,10 +268,11 @@ impl Kernel {
         u32::try_from(TILE_ELEMS / self.format.info().block).unwrap_or(1)
     }
 
-    /// Workgroups for `n_blocks` blocks.
+    /// Workgroups for `n_blocks` blocks, which one that dequantizes a run covers with its words.
     #[must_use]
     pub fn n_workgroups(self, n_blocks: u32) -> u32 {
         match self.shape {
+            _ if self.is_run() => n_blocks.saturating_mul(self.sizes_of_values().0).div_ceil(SERIAL_WG),
             Shape::Block => n_blocks,
             Shape::Serial => n_blocks.div_ceil(SERIAL_WG),
             Shape::Tile => n_blocks.div_ceil(self.tile_blocks()),

@@ -4,8 +4,13 @@
 //! [`Gpu::record_quantize`] works between buffers that stay on the device.
 
 mod adapter;
+mod device_packed;
 mod kernels;
+mod pipelines;
+mod place;
 mod plan;
+mod product;
+mod product_kernels;
 mod record;
 mod stream;
 mod unroll;
@@ -18,8 +23,12 @@ use std::time::Duration;
 use futures_channel::oneshot;
 
 pub use adapter::{Adapter, adapters};
-pub use kernels::{Direction, Kernel, Params, STATUS_BYTES, Shape};
-pub use record::DevicePacked;
+pub use device_packed::DevicePacked;
+pub use kernels::{Access, Direction, Kernel, Params, STATUS_BYTES, Shape};
+pub use pipelines::Work;
+pub use place::BufferAt;
+pub use product::Product;
+pub use product_kernels::{ProductKernel, ProductParams, ProductShape};
 
 use crate::dtype::{Dtype, Weights};
 use crate::error::{Error, Result};
@@ -32,6 +41,9 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 /// Bytes of a chunk's largest buffer, unless [`Gpu::with_max_chunk_bytes`] says otherwise.
 const DEFAULT_CHUNK_BYTES: u64 = 32 << 20;
 
+/// The least that one binding must span.
+const MIN_BINDING_BYTES: u64 = 4096;
+
 /// An open GPU. Pipelines are built once, buffers are reused.
 #[derive(Debug)]
 pub struct Gpu {
@@ -41,7 +53,8 @@ pub struct Gpu {
     shape: Shape,
     max_chunk_bytes: u64,
     lost: Arc<OnceLock<String>>,
-    pipelines: Mutex<HashMap<Kernel, wgpu::ComputePipeline>>,
+    pipelines: Mutex<HashMap<pipelines::AnyKernel, wgpu::ComputePipeline>>,
+    pipeline_cache: Option<wgpu::PipelineCache>,
     idle_slots: Mutex<Vec<stream::Slot>>,
 }
 
@@ -76,7 +89,7 @@ impl Gpu {
             adapter: adapter.get_info().name,
             reason: one_line(&error.to_string()),
         })?;
-        let gpu = Self::from_device(device, queue);
+        let gpu = Self::from_device(device, queue)?;
         let lost = Arc::clone(&gpu.lost);
         gpu.device.set_device_lost_callback(move |reason, message| {
             // Only the first loss is the cause.
@@ -90,12 +103,19 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// Builds the driver on a device that the caller already has. The caller's error handlers stay as they are.
-    #[must_use]
-    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
+    /// Builds the driver on a device that the caller already has, with whatever limits and features. The caller's error
+    /// handlers stay as they are. No optional feature is used; a device whose workgroups are too small for
+    /// [`Shape::Tile`] gets [`Shape::Serial`].
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if a limit of the device is below what every kernel needs: it names the limit.
+    pub fn from_device(device: wgpu::Device, queue: wgpu::Queue) -> Result<Self> {
         let info = device.adapter_info();
-        let shape = if info.device_type == wgpu::DeviceType::Cpu { Shape::Serial } else { Shape::Tile };
-        Self {
+        let limits = device.limits();
+        check_limits(&info.name, &limits)?;
+        let software = info.device_type == wgpu::DeviceType::Cpu;
+        let shape = if software || !has_tile_limits(&limits) { Shape::Serial } else { Shape::Tile };
+        Ok(Self {
             device,
             queue,
             info,
@@ -103,8 +123,9 @@ impl Gpu {
             max_chunk_bytes: DEFAULT_CHUNK_BYTES,
             lost: Arc::default(),
             pipelines: Mutex::default(),
+            pipeline_cache: None,
             idle_slots: Mutex::default(),
-        }
+        })
     }
 
     /// Uses kernels of this shape instead of the one that suits the adapter. The bytes are the same.
@@ -125,6 +146,14 @@ impl Gpu {
     #[must_use]
     pub fn with_max_chunk_bytes(mut self, n_bytes: u64) -> Self {
         self.max_chunk_bytes = n_bytes;
+        self
+    }
+
+    /// Builds pipelines through this cache of the caller's, where the device has `Features::PIPELINE_CACHE`. The caller makes
+    /// it (which is `unsafe`, as drivers trust its bytes), shares it with pipelines of its own, and keeps its data.
+    #[must_use]
+    pub fn with_pipeline_cache(mut self, cache: wgpu::PipelineCache) -> Self {
+        self.pipeline_cache = Some(cache);
         self
     }
 
@@ -198,37 +227,6 @@ impl Gpu {
         };
         self.dequantize_stream(packed.format(), dtype, packed.n_elems(), &mut read, &mut write).await?;
         Ok(values)
-    }
-
-    /// The kernel's pipeline, built on first use.
-    async fn pipeline(&self, kernel: Kernel) -> Result<wgpu::ComputePipeline> {
-        let kernel = kernel.shared();
-        if let Some(pipeline) = lock(&self.pipelines).get(&kernel) {
-            return Ok(pipeline.clone());
-        }
-        let label = kernel.label();
-        let pipeline = self
-            .scoped(&format!("the kernel {label}"), || {
-                let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
-                    label: Some(&label),
-                    source: wgpu::ShaderSource::Wgsl(kernel.source().into()),
-                });
-                self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                    label: Some(&label),
-                    layout: None,
-                    module: &module,
-                    entry_point: Some(kernel.entry_point()),
-                    // The kernels write all that they read of workgroup memory.
-                    compilation_options: wgpu::PipelineCompilationOptions {
-                        zero_initialize_workgroup_memory: false,
-                        ..wgpu::PipelineCompilationOptions::default()
-                    },
-                    cache: None,
-                })
-            })
-            .await?;
-        lock(&self.pipelines).insert(kernel, pipeline.clone());
-        Ok(pipeline)
     }
 
     /// Does `work` and turns whatever wgpu has to say of it into an error value.
@@ -307,6 +305,34 @@ impl Gpu {
             max_workgroups: u64::from(limits.max_compute_workgroups_per_dimension).pow(2),
         }
     }
+}
+
+/// Refuses a device that can't run the smallest kernels.
+fn check_limits(adapter: &str, limits: &wgpu::Limits) -> Result<()> {
+    for (name, needed, has) in [
+        // What a product binds: codes, scales, vectors, bias, results.
+        ("max_storage_buffers_per_shader_stage", 5, u64::from(limits.max_storage_buffers_per_shader_stage)),
+        ("max_uniform_buffers_per_shader_stage", 1, u64::from(limits.max_uniform_buffers_per_shader_stage)),
+        ("max_compute_invocations_per_workgroup", 64, u64::from(limits.max_compute_invocations_per_workgroup)),
+        ("max_compute_workgroup_size_x", 64, u64::from(limits.max_compute_workgroup_size_x)),
+        ("max_compute_workgroups_per_dimension", 1, u64::from(limits.max_compute_workgroups_per_dimension)),
+        ("max_storage_buffer_binding_size", MIN_BINDING_BYTES, limits.max_storage_buffer_binding_size),
+        ("max_buffer_size", MIN_BINDING_BYTES, limits.max_buffer_size),
+    ] {
+        if has < needed {
+            return Err(Error::Refused(format!(
+                "the device on {adapter} was made with {name} = {has}, and the kernels need {needed}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Whether workgroups are large enough for the tile shapes.
+fn has_tile_limits(limits: &wgpu::Limits) -> bool {
+    limits.max_compute_invocations_per_workgroup >= 256
+        && limits.max_compute_workgroup_size_x >= 256
+        && limits.max_compute_workgroup_storage_size >= 16 << 10
 }
 
 /// The data under a lock, also after a panic elsewhere: what is stored is never half-written.

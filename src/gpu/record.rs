@@ -1,210 +1,210 @@
-//! Between buffers that stay on the device: nothing is submitted, mapped or waited for here.
+//! Quantizing and dequantizing between buffers that stay on the device: nothing is submitted, mapped or waited for here.
 
-use super::kernels::{Direction, Kernel, Params, STATUS_BYTES};
-use super::plan::{self, Chunk};
-use super::stream::{bind, dispatch, narrow_scales};
-use super::{Gpu, lock};
+use std::ops::Range;
+
+use super::device_packed::DevicePacked;
+use super::kernels::{Access, Direction, Kernel, Params, STATUS_BYTES, Shape};
+use super::place::{Bound, BufferAt, check_together};
+use super::plan;
+use super::stream::{bind, dispatch};
+use super::{Gpu, has_tile_limits};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::format::Format;
-use crate::packed::Packed;
 
-/// A packed tensor in device memory.
-#[derive(Debug, Clone)]
-pub struct DevicePacked {
-    /// The format.
-    pub format: Format,
-    /// How many weights it holds.
-    pub n_elems: u64,
-    /// Packed codes, whole blocks; what lies past the last element is 0.
-    pub codes: wgpu::Buffer,
-    /// One scale a block, each in a little-endian word of its own; of a nested format, the `f32` scale before it is
-    /// quantized, which [`Gpu::download`] does.
-    pub scales: wgpu::Buffer,
-    /// Two words, 0 where all is well. The first is not 0 if a weight was NaN or infinite (the codes and scales are then
-    /// worthless) or a code is one that no writer makes; the second if a dequantized value was beyond the output type.
-    pub status: wgpu::Buffer,
+/// A part of a tensor for one dispatch.
+struct Part {
+    /// Flat index of its first element.
+    first: u64,
+    n_elems: u64,
 }
 
 impl Gpu {
-    /// Records the quantization of `n_elems` weights from the start of `weights` into new buffers. `weights` needs
-    /// `STORAGE` usage and a size that is a multiple of 16 bytes.
+    /// Records the quantization of `n_elems` weights into new buffers. `weights` may be at any multiple of 4 bytes; those at a
+    /// multiple of 16, with room for whole vectors of 16 bytes, are read fastest. Its buffer needs `STORAGE` usage.
     ///
     /// # Errors
-    /// [`Error::Empty`], [`Error::Refused`] if the buffer doesn't fit, or the GPU's errors. Whether all weights were
-    /// finite stands in [`DevicePacked::status`] when the commands have run.
+    /// [`Error::Empty`], [`Error::PartialBlock`], [`Error::Refused`] if the weights don't fit their buffer, or the GPU's
+    /// errors. Whether all weights were finite stands in [`DevicePacked::status`] when the commands have run.
     pub async fn record_quantize(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         format: Format,
         dtype: Dtype,
-        weights: &wgpu::Buffer,
         n_elems: u64,
+        weights: impl Into<BufferAt>,
     ) -> Result<DevicePacked> {
-        if n_elems == 0 {
-            return Err(Error::Empty);
-        }
-        self.check_values(dtype, weights, n_elems)?;
-        let info = format.info();
-        let packed = self
-            .scoped("a packed tensor", || {
-                let n_blocks = info.n_blocks(n_elems);
-                let buffer = |label, size| {
-                    self.device.create_buffer(&wgpu::BufferDescriptor {
-                        label: Some(label),
-                        size,
-                        usage: wgpu::BufferUsages::STORAGE
-                            | wgpu::BufferUsages::COPY_SRC
-                            | wgpu::BufferUsages::COPY_DST,
-                        mapped_at_creation: false,
-                    })
-                };
-                DevicePacked {
-                    format,
-                    n_elems,
-                    codes: buffer("packed codes", n_blocks * info.block_codes_bytes() as u64),
-                    scales: buffer("packed scales", n_blocks * 4),
-                    status: buffer("packed status", STATUS_BYTES),
-                }
-            })
-            .await?;
-        let kernel = Kernel { format, direction: Direction::Quantize, shape: self.shape, dtype };
-        self.record(encoder, kernel, &packed, &[weights, &packed.codes, &packed.scales]).await?;
+        let mut packed = self.empty_packed(format, n_elems).await?;
+        self.record_quantize_into(encoder, dtype, weights, &mut packed).await?;
         Ok(packed)
     }
 
-    /// Records the dequantization of `packed` into the start of `values`, which needs `STORAGE` usage and room for whole
-    /// blocks of `dtype`: what lies past the last element is written as the value of code 0.
+    /// As [`Self::record_quantize`], into a tensor that is there already: its format and length say what is done.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the buffer doesn't fit, or the GPU's errors. Whether all codes were valid and all values in
-    /// range stands in [`DevicePacked::status`] when the commands have run.
+    /// As [`Self::record_quantize`], and [`Error::Refused`] if its buffers can't be written, or not together.
+    pub async fn record_quantize_into(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        dtype: Dtype,
+        weights: impl Into<BufferAt>,
+        packed: &mut DevicePacked,
+    ) -> Result<()> {
+        let weights = weights.into();
+        let n_bytes = packed.n_elems * dtype.n_bytes() as u64;
+        weights.check(&format!("{} {dtype} weights", packed.n_elems), n_bytes, wgpu::BufferUsages::STORAGE)?;
+        packed.status.check("a status", STATUS_BYTES, wgpu::BufferUsages::COPY_DST)?;
+        let access = if weights.takes_vectors(n_bytes) { Access::Vectors } else { Access::Words };
+        let kernel = self.kernel_for(packed, Direction::Quantize, dtype, access);
+        let all = Part { first: 0, n_elems: packed.n_elems };
+        encoder.clear_buffer(&packed.status.buffer, packed.status.offset, Some(STATUS_BYTES));
+        packed.nested = None;
+        self.record(encoder, kernel, packed, &all, &weights).await
+    }
+
+    /// Records the dequantization of all of `packed` into `values`, which may be at any multiple of 4 bytes; one that is a
+    /// multiple of 16 is fastest. Nothing is written past the last value. The buffer needs `STORAGE` usage.
+    ///
+    /// # Errors
+    /// As [`Self::record_dequantize_range`].
     pub async fn record_dequantize(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         packed: &DevicePacked,
         dtype: Dtype,
-        values: &wgpu::Buffer,
+        values: impl Into<BufferAt>,
     ) -> Result<()> {
-        let block = packed.format.info().block as u64;
-        self.check_values(dtype, values, packed.n_elems.next_multiple_of(block))?;
-        let kernel = Kernel { format: packed.format, direction: Direction::Dequantize, shape: self.shape, dtype };
-        self.record(encoder, kernel, packed, &[&packed.codes, &packed.scales, values]).await
+        self.record_dequantize_range(encoder, packed, 0..packed.n_elems, dtype, values).await
     }
 
-    /// Brings a packed tensor to host memory. This submits and waits.
+    /// As [`Self::record_dequantize`], of a run of elements: rows `r0..r1` of a matrix are the elements
+    /// `r0 * n_cols..r1 * n_cols`. The run may begin and end within blocks. The first value goes to the start of `values`.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the tensor's status says that it is worthless, or the GPU's errors.
-    pub async fn download(&self, packed: &DevicePacked) -> Result<Packed> {
-        let info = packed.format.info();
-        let status: Vec<u32> = bytemuck::pod_collect_to_vec(&self.read_buffer(&packed.status).await?);
-        if status.iter().any(|&word| word != 0) {
-            return Err(Error::Refused(
-                "the packed tensor is worthless: a weight was not finite or a code was damaged".to_owned(),
-            ));
-        }
-        let mut codes = self.read_buffer(&packed.codes).await?;
-        codes.truncate(usize::try_from(info.codes_bytes(packed.n_elems)).unwrap_or(usize::MAX));
-        let mut scales = Vec::new();
-        narrow_scales(&self.read_buffer(&packed.scales).await?, info.scale.n_bytes(), &mut scales);
-        Packed::from_stream(packed.format, packed.n_elems, codes, scales)
-    }
-
-    /// Reads a whole buffer (with `COPY_SRC` usage and a size that is a multiple of 4) back to host memory. This submits
-    /// and waits.
-    ///
-    /// # Errors
-    /// The GPU's errors.
-    pub async fn read_buffer(&self, buffer: &wgpu::Buffer) -> Result<Vec<u8>> {
-        let (staging, submission, mapped) = self
-            .scoped("reading a buffer back", || {
-                let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-                    label: Some("readback"),
-                    size: buffer.size(),
-                    usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-                    mapped_at_creation: false,
-                });
-                let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-                encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, buffer.size());
-                let (sender, mapped) = futures_channel::oneshot::channel();
-                encoder.map_buffer_on_submit(&staging, wgpu::MapMode::Read, .., move |result| {
-                    // A receiver that is gone has given up.
-                    let _ = sender.send(result);
-                });
-                let submission = self.queue.submit([encoder.finish()]);
-                (staging, submission, mapped)
-            })
-            .await?;
-        self.wait(submission, mapped).await?;
-        let view = staging.get_mapped_range(..).map_err(|error| self.lost_error(&error.to_string()))?;
-        Ok(view.to_vec())
-    }
-
-    /// Refuses a buffer of values that the kernels could not use whole.
-    fn check_values(&self, dtype: Dtype, values: &wgpu::Buffer, n_elems: u64) -> Result<()> {
-        let needed = n_elems * dtype.n_bytes() as u64;
-        if values.size() < needed || !values.size().is_multiple_of(16) {
+    /// [`Error::Refused`] if the run doesn't lie in the tensor or its values don't fit, or the GPU's errors. Whether all
+    /// codes were valid and all values in range stands in [`DevicePacked::status`] when the commands have run.
+    pub async fn record_dequantize_range(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        packed: &DevicePacked,
+        elems: Range<u64>,
+        dtype: Dtype,
+        values: impl Into<BufferAt>,
+    ) -> Result<()> {
+        let mut values = values.into();
+        if elems.start > elems.end || elems.end > packed.n_elems {
             return Err(Error::Refused(format!(
-                "a buffer of {} bytes can't hold {n_elems} {dtype} elements: it takes {} bytes, a multiple of 16",
-                values.size(),
-                needed.next_multiple_of(16)
+                "elements {}..{} are not in a tensor of {}",
+                elems.start, elems.end, packed.n_elems
             )));
+        }
+        let (n_elems, width, block) =
+            (elems.end - elems.start, dtype.n_bytes() as u64, packed.format.info().block as u64);
+        values.check(&format!("{n_elems} {dtype} values"), n_elems * width, wgpu::BufferUsages::STORAGE)?;
+        // Whole blocks at a good place go through the kernel that suits the adapter, what is left through the other.
+        let fast = elems.start.is_multiple_of(block) && values.offset.is_multiple_of(16);
+        let whole = Part { first: elems.start, n_elems: if fast { n_elems / block * block } else { 0 } };
+        let rest = Part { first: elems.start + whole.n_elems, n_elems: n_elems - whole.n_elems };
+        for (part, access) in [(whole, Access::Vectors), (rest, Access::Words)] {
+            if part.n_elems > 0 {
+                let kernel = self.kernel_for(packed, Direction::Dequantize, dtype, access);
+                self.record(encoder, kernel, packed, &part, &values).await?;
+                values.offset += part.n_elems * width;
+            }
         }
         Ok(())
     }
 
-    /// Records `kernel` over all blocks of `packed`, in as many dispatches as the device's limits ask for.
+    /// The kernel for that work in the shape that suits the adapter and the place of the codes.
+    fn kernel_for(&self, packed: &DevicePacked, direction: Direction, dtype: Dtype, access: Access) -> Kernel {
+        // The serial shape takes codes in vectors, the others in words.
+        let shape = match self.shape {
+            Shape::Serial if packed.codes.offset.is_multiple_of(16) => Shape::Serial,
+            Shape::Serial if !has_tile_limits(&self.device.limits()) => Shape::Block,
+            Shape::Serial => Shape::Tile,
+            shape => shape,
+        };
+        Kernel { format: packed.format, direction, shape, dtype, access }
+    }
+
+    /// Records `kernel` over a part of `packed`, in as many dispatches as the device's limits ask for. The part begins with a
+    /// block, or the kernel takes blocks that are cut.
     async fn record(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         kernel: Kernel,
         packed: &DevicePacked,
-        buffers: &[&wgpu::Buffer],
+        part: &Part,
+        values: &BufferAt,
     ) -> Result<()> {
         let pipeline = self.pipeline(kernel).await?;
-        let block = packed.format.info().block;
-        let block_bytes: Vec<u64> =
-            kernel.input_block_bytes().into_iter().chain(kernel.output_block_bytes()).map(|n| n as u64).collect();
-        let limits = plan::PlanLimits { max_chunk_bytes: u64::MAX, ..self.plan_limits() };
-        let largest = block_bytes.iter().max().copied().unwrap_or(1);
-        // More than one chunk only where a binding holds many, so its size is a multiple of ALIGNED_BLOCKS.
-        let chunk_blocks = plan::blocks_per_chunk(limits, block, usize::try_from(largest).unwrap_or(usize::MAX));
+        let info = packed.format.info();
+        let (block, width, codes_bytes) =
+            (info.block as u64, kernel.dtype.n_bytes() as u64, info.block_codes_bytes() as u64);
+        let alignment = self.alignment();
+        let mut limits = plan::PlanLimits { max_chunk_bytes: u64::MAX, ..self.plan_limits() };
+        // What is bound begins before what is meant, and may have a block more.
+        limits.max_binding_bytes = limits.max_binding_bytes.saturating_sub(alignment + block * width);
+        let chunk_blocks = plan::blocks_per_chunk(limits, info.block, info.block * kernel.dtype.n_bytes());
         let max_groups = self.device.limits().max_compute_workgroups_per_dimension;
-        encoder.clear_buffer(&packed.status, 0, None);
-        self.scoped(&kernel.label(), || {
-            for chunk in plan::chunks(packed.n_elems, block, chunk_blocks) {
-                let params = self.params_buffer(chunk);
-                let parts = buffers.iter().zip(&block_bytes).map(|(buffer, bytes)| {
-                    let offset = chunk.first_elem / block as u64 * bytes;
-                    let size = (u64::from(chunk.n_blocks) * bytes).min(buffer.size() - offset);
-                    wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                        buffer,
-                        offset,
-                        size: wgpu::BufferSize::new(size),
-                    })
+
+        let label = kernel.label();
+        let recorded = self.scoped(&label, || {
+            for chunk in plan::chunks(part.n_elems, info.block, chunk_blocks) {
+                let first = part.first + chunk.first_elem;
+                let (first_block, skip) = (first / block, first % block);
+                let n_blocks = (skip + u64::from(chunk.n_elems)).div_ceil(block);
+                let of_values = values.bind(chunk.first_elem * width, u64::from(chunk.n_elems) * width, alignment);
+                let codes = packed.codes.bind(first_block * codes_bytes, n_blocks * codes_bytes, alignment);
+                let scales = packed.scales.bind(first_block * 4, n_blocks * 4, alignment);
+                let status = packed.status.bind(0, STATUS_BYTES, alignment);
+                let values_name = format!("{} values", kernel.dtype);
+                let (values_part, codes_part, scales_part, status_part) =
+                    ((&*values_name, &of_values), ("codes", &codes), ("scales", &scales), ("the status", &status));
+                match kernel.direction {
+                    Direction::Quantize => {
+                        check_together(&[values_part], &[codes_part, scales_part, status_part], alignment)?;
+                    }
+                    Direction::Dequantize => {
+                        check_together(&[codes_part, scales_part], &[values_part, status_part], alignment)?;
+                    }
+                }
+                let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX); // a chunk's sizes are small
+                let params = self.uniform(&Params {
+                    n_elems: chunk.n_elems,
+                    n_blocks: small(n_blocks),
+                    values_at: of_values.at(4),
+                    codes_at: codes.at(4),
+                    scales_at: scales.at(4),
+                    status_at: status.at(4),
+                    skip: small(skip),
+                    _pad: 0,
                 });
-                let resources =
-                    [params.as_entire_binding()].into_iter().chain(parts).chain([packed.status.as_entire_binding()]);
+                let parts: [&Bound<'_>; 4] = match kernel.direction {
+                    Direction::Quantize => [&of_values, &codes, &scales, &status],
+                    Direction::Dequantize => [&codes, &scales, &of_values, &status],
+                };
+                let resources = [params.as_entire_binding()].into_iter().chain(parts.map(Bound::resource));
                 let bind_group = bind(&self.device, &pipeline, resources);
-                dispatch(encoder, kernel, &pipeline, &bind_group, chunk.n_blocks, max_groups);
+                dispatch(encoder, kernel, &pipeline, &bind_group, small(n_blocks), max_groups);
             }
-        })
-        .await
+            Ok(())
+        });
+        recorded.await?
     }
 
-    fn params_buffer(&self, chunk: Chunk) -> wgpu::Buffer {
+    /// What offsets of bindings are multiples of.
+    pub(super) fn alignment(&self) -> u64 {
+        u64::from(self.device.limits().min_storage_buffer_offset_alignment)
+    }
+
+    /// A uniform with these bytes.
+    pub(super) fn uniform(&self, params: &impl bytemuck::NoUninit) -> wgpu::Buffer {
         use wgpu::util::DeviceExt as _;
-        let params = Params { n_elems: chunk.n_elems, n_blocks: chunk.n_blocks, _pad0: 0, _pad1: 0 };
         self.device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
             label: Some("params"),
-            contents: bytemuck::bytes_of(&params),
+            contents: bytemuck::bytes_of(params),
             usage: wgpu::BufferUsages::UNIFORM,
         })
-    }
-
-    /// Frees the buffers that are kept for the next call.
-    pub fn release_buffers(&self) {
-        lock(&self.idle_slots).clear();
     }
 }

@@ -2,7 +2,7 @@
 
 use futures_channel::oneshot;
 
-use super::kernels::{Direction, Kernel, Params, STATUS_BYTES};
+use super::kernels::{Access, Direction, Kernel, Params, STATUS_BYTES};
 use super::plan::{self, Chunk};
 use super::{Gpu, lock};
 use crate::cpu;
@@ -56,7 +56,8 @@ impl Gpu {
         read: &mut impl FnMut(u64, &mut [u8]) -> Result<()>,
         write: &mut impl FnMut(PackedChunk<'_>) -> Result<()>,
     ) -> Result<()> {
-        let kernel = Kernel { format, direction: Direction::Quantize, shape: self.shape, dtype };
+        let kernel =
+            Kernel { format, direction: Direction::Quantize, shape: self.shape, dtype, access: Access::Vectors };
         let info = format.info();
         let mut fault_at = None;
         let mut scales = Vec::new();
@@ -99,7 +100,8 @@ impl Gpu {
         read: &mut impl FnMut(u64, &mut [u8], &mut [u8]) -> Result<()>,
         write: &mut impl FnMut(u64, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let kernel = Kernel { format, direction: Direction::Dequantize, shape: self.shape, dtype };
+        let kernel =
+            Kernel { format, direction: Direction::Dequantize, shape: self.shape, dtype, access: Access::Vectors };
         let info = format.info();
         let mut fault_at = None;
         let mut scales = Vec::new();
@@ -251,7 +253,7 @@ impl Gpu {
         let kernel = slot.kernel;
         let (submission, mapped) = self
             .scoped(&kernel.label(), || {
-                let params = Params { n_elems: chunk.n_elems, n_blocks: chunk.n_blocks, _pad0: 0, _pad1: 0 };
+                let params = Params { n_elems: chunk.n_elems, n_blocks: chunk.n_blocks, ..Params::default() };
                 self.queue.write_buffer(&slot.params, 0, bytemuck::bytes_of(&params));
                 for (buffer, bytes) in slot.inputs.iter().zip(inputs) {
                     self.queue.write_buffer(buffer, 0, bytes);

@@ -1,6 +1,20 @@
 //! Loops of the shaders that are written out: drivers don't unroll them, because of the guards that naga puts into loops,
 //! and an array that is indexed in a loop is then no longer in registers.
 
+use crate::format::ShaderPart;
+
+/// A shader's text: constants, then the parts, each under a line that names it, with their loops written out.
+pub(super) fn assemble(constants: String, parts: &[ShaderPart], sizes: &[(&str, usize)]) -> String {
+    let mut source = constants;
+    for part in parts {
+        source.push_str("\n// ---- ");
+        source.push_str(part.path);
+        source.push('\n');
+        source.push_str(&unroll(part.source, sizes));
+    }
+    source
+}
+
 /// Says in a shader that the loop whose first line it ends is to be written out.
 const MARK: &str = " // unrolled\n";
 

@@ -42,5 +42,5 @@ pub(crate) fn open_with(name: &str, change: impl FnOnce(&mut wgpu::Limits)) -> G
     change(&mut required_limits);
     let descriptor = wgpu::DeviceDescriptor { required_limits, ..wgpu::DeviceDescriptor::default() };
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).expect("a device");
-    Gpu::from_device(device, queue)
+    Gpu::from_device(device, queue).expect("limits that suffice")
 }

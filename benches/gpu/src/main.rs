@@ -85,7 +85,7 @@ fn one(gpu: &Gpu, kernel: Kernel, args: &Args) -> Result<()> {
         }
     }
     subjects.extend(copies(kernel, n_blocks));
-    let params = Params { n_elems, n_blocks, _pad0: 0, _pad1: 0 };
+    let params = Params { n_elems, n_blocks, ..Params::default() };
     let inputs = data::inputs(kernel, n_elems as usize)?;
     let timings = measure::time_all(gpu, kernel, params, &inputs, &subjects, args.n_rounds)?;
     let is_copy = |timing: &&Timing| timing.name.starts_with("copy");
@@ -149,7 +149,7 @@ async fn open(args: &Args) -> Result<Vec<Gpu>> {
                 ..wgpu::DeviceDescriptor::default()
             };
             let (device, queue) = adapter.request_device(&descriptor).await?;
-            gpus.push(Gpu::from_device(device, queue));
+            gpus.push(Gpu::from_device(device, queue)?);
         }
     }
     anyhow::ensure!(!gpus.is_empty(), "no such adapter");

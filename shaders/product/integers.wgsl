@@ -1,0 +1,4 @@
+// Codes that stand for small integers.
+fn value(code: u32) -> f32 {
+    return f32(level_of(code));
+}

@@ -1,0 +1,8 @@
+// Vectors of binary16 whose rows begin at multiples of 16 bytes.
+@group(0) @binding(3) var<storage, read> x: array<vec2<u32>>; // (n_vectors, n_cols / 4)
+
+// Elements 4·i .. 4·i+3 of vector v.
+fn x4(v: u32, i: u32) -> vec4<f32> {
+    let four = x[(params.x_at + v * params.n_cols) / 4u + i];
+    return vec4<f32>(unpack2x16float(four.x), unpack2x16float(four.y));
+}

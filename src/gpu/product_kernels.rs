@@ -1,0 +1,147 @@
+//! The table of product kernels: each is a format, a shape, a type of activations and how rows lie.
+
+use super::unroll;
+use crate::dtype::Dtype;
+use crate::format::{Format, ShaderPart, shader};
+
+/// How a product kernel divides its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProductShape {
+    /// One row an invocation, no barrier: for software adapters.
+    Serial,
+}
+
+impl ProductShape {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::Serial];
+}
+
+/// One product kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ProductKernel {
+    /// The weights' format.
+    pub format: Format,
+    /// How it divides its work.
+    pub shape: ProductShape,
+    /// The type of vectors, bias and results: `F32` or `F16`.
+    pub activations: Dtype,
+    /// Whether rows are whole strips of 32 weights, and vectors and codes lie at multiples of 16 bytes; else anything goes.
+    pub whole: bool,
+    /// Vectors that an invocation multiplies at a time.
+    pub n_vectors: u32,
+}
+
+/// What a product kernel is told: `Params` in its shader.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct ProductParams {
+    /// Rows of this dispatch.
+    pub n_rows: u32,
+    /// Columns.
+    pub n_cols: u32,
+    /// Vectors of this dispatch.
+    pub n_vectors: u32,
+    /// Elements from one vector of results to the next.
+    pub y_stride: u32,
+    /// Weights before the first row, in the first block that is bound.
+    pub skip: u32,
+    /// Where codes begin in what is bound, in words.
+    pub codes_at: u32,
+    /// Where scales begin, in words.
+    pub scales_at: u32,
+    /// Where vectors begin, in elements.
+    pub x_at: u32,
+    /// Where results begin, in elements.
+    pub y_at: u32,
+    /// Where the bias begins, in elements.
+    pub bias_at: u32,
+    /// 0 without a bias.
+    pub has_bias: u32,
+    /// Pads a uniform to a multiple of 16 bytes.
+    pub _pad: u32,
+}
+
+/// Vectors at a time that there are kernels for.
+const VECTORS: [u32; 2] = [1, 4];
+
+impl ProductKernel {
+    /// Every kernel there is.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Format::ALL.iter().flat_map(|&format| {
+            ProductShape::ALL.into_iter().flat_map(move |shape| {
+                [Dtype::F32, Dtype::F16].into_iter().flat_map(move |activations| {
+                    [true, false].into_iter().flat_map(move |whole| {
+                        VECTORS.map(|n_vectors| Self { format, shape, activations, whole, n_vectors })
+                    })
+                })
+            })
+        })
+    }
+
+    /// The kernel that has the same text: double quantization changes none.
+    pub(super) fn shared(self) -> Self {
+        Self { format: super::kernels::base_of(self.format), ..self }
+    }
+
+    /// Name of its entry point.
+    #[must_use]
+    pub fn entry_point(self) -> &'static str {
+        match self.shape {
+            ProductShape::Serial => "product_serial",
+        }
+    }
+
+    /// A name for labels and messages, such as `sym4 product_serial F32 by 4, whole`.
+    #[must_use]
+    pub fn label(self) -> String {
+        let rows = if self.whole { "whole" } else { "ragged" };
+        format!("{} {} {} by {}, {rows}", self.format, self.entry_point(), self.activations, self.n_vectors)
+    }
+
+    fn parts(self) -> Vec<ShaderPart> {
+        let mut parts = vec![shader!("product/product.wgsl")];
+        parts.push(match self.shape {
+            ProductShape::Serial => shader!("product/serial.wgsl"),
+        });
+        parts.push(if self.whole {
+            shader!("product/weights_whole.wgsl")
+        } else {
+            shader!("product/weights_ragged.wgsl")
+        });
+        parts.push(match (self.activations, self.whole) {
+            (Dtype::F32, true) => shader!("product/x_f32_whole.wgsl"),
+            (Dtype::F32, false) => shader!("product/x_f32_ragged.wgsl"),
+            (_, true) => shader!("product/x_f16_whole.wgsl"),
+            (_, false) => shader!("product/x_f16_ragged.wgsl"),
+        });
+        parts.push(match self.activations {
+            Dtype::F32 => shader!("product/y_f32.wgsl"),
+            _ => shader!("product/y_f16.wgsl"),
+        });
+        parts.push(self.format.info().product_shader);
+        // A format's file holds what quantizing and dequantizing need, too, which products don't use.
+        parts.push(shader!("shared/output_f32.wgsl"));
+        parts.push(shader!("shared/bits.wgsl"));
+        parts.extend_from_slice(self.format.info().shader);
+        parts
+    }
+
+    /// Its WGSL: the table's constants, then the files, each under a line that names it.
+    #[must_use]
+    pub fn source(self) -> String {
+        let info = self.format.info();
+        let constants = format!(
+            "const BLOCK: u32 = {}u; // elements a scale\nconst BITS: u32 = {}u; // a code\nconst VECTORS: u32 = {}u; // at a time\n",
+            info.block, info.bits, self.n_vectors
+        );
+        let sizes = [("BLOCK", info.block), ("BITS", info.bits), ("VECTORS", self.n_vectors as usize)];
+        unroll::assemble(constants, &self.parts(), &sizes)
+    }
+
+    /// Rows and vectors that one workgroup takes.
+    pub(super) fn workgroup(self) -> [u32; 2] {
+        match self.shape {
+            ProductShape::Serial => [64, self.n_vectors],
+        }
+    }
+}
