@@ -1,8 +1,8 @@
 //! The two things that a model does with a matrix, in f32 or packed: fetch rows, and multiply.
 
-use anyhow::{Result, bail};
-use wgquant::Gpu;
-use wgquant::gpu::DevicePacked;
+use anyhow::Result;
+use wgquant::gpu::{BufferAt, DevicePacked, Product};
+use wgquant::{Dtype, Gpu};
 
 use crate::kernels::Kernels;
 
@@ -24,7 +24,7 @@ impl Matrix {
     /// Records the copying of rows, in ascending order and each once, into `out`, in f32.
     pub(crate) async fn record_rows(
         &self,
-        _gpu: &Gpu,
+        gpu: &Gpu,
         encoder: &mut wgpu::CommandEncoder,
         rows: &[u32],
         out: &wgpu::Buffer,
@@ -35,7 +35,12 @@ impl Matrix {
             let (first, n_bytes) = (u64::from(run[0]), run.len() as u64 * row_bytes);
             match &self.values {
                 Values::F32(buffer) => encoder.copy_buffer_to_buffer(buffer, first * row_bytes, out, at, n_bytes),
-                Values::Packed(_) => bail!("not yet"),
+                Values::Packed(packed) => {
+                    let first = first * u64::from(self.n_cols);
+                    let elems = first..first + n_bytes / 4;
+                    let place = BufferAt { buffer: out.clone(), offset: at };
+                    gpu.record_dequantize_range(encoder, packed, elems, Dtype::F32, place).await?;
+                }
             }
             at += n_bytes;
         }
@@ -46,7 +51,7 @@ impl Matrix {
     #[expect(clippy::too_many_arguments, reason = "a product's parts")]
     pub(crate) async fn record_product(
         &self,
-        _gpu: &Gpu,
+        gpu: &Gpu,
         kernels: &Kernels,
         encoder: &mut wgpu::CommandEncoder,
         x: &wgpu::Buffer,
@@ -60,7 +65,19 @@ impl Matrix {
                 let n_invocations = n_vectors.div_ceil(4) * (self.n_rows / 4);
                 kernels.linear.record(encoder, params, &[w, x, bias, y], n_invocations);
             }
-            Values::Packed(_) => bail!("not yet"),
+            Values::Packed(weights) => {
+                let product = Product {
+                    weights,
+                    n_rows: self.n_rows,
+                    n_cols: self.n_cols,
+                    x: x.into(),
+                    n_vectors,
+                    activations: Dtype::F32,
+                    bias: Some(bias.into()),
+                    y: y.into(),
+                };
+                gpu.record_product(encoder, &product).await?;
+            }
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use wgquant::checkpoint::{Source, StoredDtype, TensorInfo};
+use wgquant::format::ScaleType;
 use wgquant::gpu::DevicePacked;
 use wgquant::{Dtype, Format, Gpu};
 
@@ -72,8 +73,8 @@ impl<'a> Loader<'a> {
             Some(format) => {
                 self.upload(&tensor, &self.unpacked)?;
                 let packed = self.pack(format, tensor.n_elems()).await.with_context(|| name.to_owned())?;
-                self.n_bytes += packed.codes.size() + packed.scales.size() + packed.status.size();
-                self.statuses.push((name.to_owned(), packed.status.clone()));
+                self.n_bytes += packed.device_bytes();
+                self.statuses.push((name.to_owned(), packed.status().buffer.clone()));
                 Values::Packed(packed)
             }
         };
@@ -107,9 +108,13 @@ impl<'a> Loader<'a> {
     /// Packs what is in `unpacked`, on the device.
     async fn pack(&self, format: Format, n_elems: u64) -> Result<DevicePacked> {
         let mut encoder = self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let packed = self.gpu.record_quantize(&mut encoder, format, Dtype::F32, &self.unpacked, n_elems).await?;
+        let packed = self.gpu.record_quantize(&mut encoder, format, Dtype::F32, n_elems, &self.unpacked).await?;
         self.gpu.queue().submit([encoder.finish()]);
-        Ok(packed)
+        match format.info().scale {
+            // Scales that are quantized in turn need the mean of all of them, which the host takes.
+            ScaleType::Nested => Ok(self.gpu.upload(&self.gpu.download(&packed).await?).await?),
+            _ => Ok(packed),
+        }
     }
 }
 
