@@ -25,14 +25,17 @@ fn model() -> PathBuf {
     folder
 }
 
-/// The runs of the example with these arguments. Cargo builds examples beside the tests.
-fn embed(args: &[&str], sentences: &[&str]) -> Vec<Value> {
+/// The example. Cargo builds examples beside the tests; where it is told of one test alone, what was built last is run.
+fn example() -> Command {
     let mut path: PathBuf = std::env::current_exe().expect("this test's own path");
     path.pop();
     path.pop();
-    let path = path.join("examples/embed");
-    let output = Command::new(&path).arg("--json").args(args).arg("--").args(sentences).output();
-    let output = output.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    Command::new(path.join("examples/embed"))
+}
+
+/// The runs of the example with these arguments.
+fn embed(args: &[&str], sentences: &[&str]) -> Vec<Value> {
+    let output = example().arg("--json").args(args).arg("--").args(sentences).output().expect("the example is built");
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     let document: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
     eprintln!("on {}", document["adapter"]);
@@ -98,7 +101,10 @@ fn packed_weights_give_what_their_values_give() {
     let exact = vectors(&embed(&first, &sentences)[0]);
     for &format in Format::ALL {
         let folder = tempfile::tempdir().expect("a folder");
-        write_dequantized(format, folder.path());
+        write_model(folder.path(), |_, weights| {
+            let packed = wgquant::quantize(format, &weights).expect("weights that can be packed");
+            wgquant::dequantize_f32(&packed).expect("sound codes")
+        });
         let folder = folder.path().to_str().expect("text");
         let wanted = vectors(&embed(&[&first[..], &["--model", folder]].concat(), &sentences)[0]);
         for adapter in &adapters {
@@ -115,16 +121,14 @@ fn packed_weights_give_what_their_values_give() {
     }
 }
 
-/// Writes the model with its matrices quantized and dequantized on the CPU.
-fn write_dequantized(format: Format, folder: &Path) {
+/// Writes the model with its matrices changed.
+fn write_model(folder: &Path, change: impl Fn(&str, Vec<f32>) -> Vec<f32>) {
     let bytes = std::fs::read(model().join("model.safetensors")).expect("weights");
     let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("a safetensors file");
     let changed = tensors.iter().map(|(name, tensor)| {
         let data = match tensor.shape() {
             [_, _] if tensor.dtype() == safetensors::Dtype::F32 => {
-                let weights: Vec<f32> = bytemuck::pod_collect_to_vec(tensor.data());
-                let packed = wgquant::quantize(format, &weights).expect("weights that can be packed");
-                bytemuck::pod_collect_to_vec(&wgquant::dequantize_f32(&packed).expect("sound codes"))
+                bytemuck::pod_collect_to_vec(&change(name, bytemuck::pod_collect_to_vec(tensor.data())))
             }
             _ => tensor.data().to_vec(),
         };
@@ -161,21 +165,26 @@ impl safetensors::View for Changed {
 #[test]
 fn what_is_wrong_is_said() {
     let adapter = common::adapter_names().swap_remove(0);
-    let mut path: PathBuf = std::env::current_exe().expect("this test's own path");
-    path.pop();
-    path.pop();
     let folder = tempfile::tempdir().expect("a folder");
-    let run = |model: &Path| {
-        let mut command = Command::new(path.join("examples/embed"));
-        let output = command.args(["--adapter", &adapter, "--f32-only", "--model"]).arg(model).output().expect("a run");
+    let error = || {
+        let args = ["--adapter", &adapter, "--format", "sym4", "--model"];
+        let output = example().args(args).arg(folder.path()).output().expect("the example is built");
         assert_eq!(output.status.code(), Some(1));
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    let error = run(folder.path());
-    assert!(error.contains("tokenizer.json"), "{error}");
+    assert!(error().contains("tokenizer.json"), "{}", error());
+
     for name in ["tokenizer.json", "model.safetensors"] {
         std::fs::copy(model().join(name), folder.path().join(name)).expect("a copy");
     }
-    let error = run(folder.path());
-    assert!(error.contains("config.json has no number \"hidden_size\""), "{error}");
+    assert!(error().contains("config.json has no number \"hidden_size\""), "{}", error());
+
+    let damaged = "encoder.layer.3.output.dense.weight";
+    write_model(folder.path(), |name, mut weights| {
+        if name == damaged {
+            weights[1000] = f32::NAN;
+        }
+        weights
+    });
+    assert!(error().contains(&format!("{damaged} has NaN or infinite weights")), "{}", error());
 }

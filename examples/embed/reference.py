@@ -45,16 +45,16 @@ def main():
     folder = pathlib.Path(str(importlib.resources.files(PACKAGE))) / "model"
     model = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
     vectors = model.encode(SENTENCES, batch_size=1, convert_to_numpy=True)
-    versions = {"sentence-transformers": sentence_transformers, "transformers": transformers, "torch": torch}
-    made = {name: package.__version__.split("+")[0] for name, package in versions.items()}
-    tokens = [len(model.tokenizer(text, truncation=True, max_length=model.max_seq_length)["input_ids"]) for text in SENTENCES]
-    lines = [
-        json.dumps({"text": text, "tokens": n_tokens, "vector": [float(f"{x:.7g}") for x in vector]}, ensure_ascii=False)
-        for text, n_tokens, vector in zip(SENTENCES, tokens, vectors)
-    ]
-    out = f'{{"made_with": {json.dumps(made)}, "max_tokens": {model.max_seq_length}, "sentences": [\n' + ",\n".join(lines) + "\n]}\n"
-    (pathlib.Path(__file__).parent / "reference.json").write_text(out, encoding="utf-8")
-    print(made, tokens)
+    packages = {"sentence-transformers": sentence_transformers, "transformers": transformers, "torch": torch}
+    versions = {name: package.__version__.split("+")[0] for name, package in packages.items()}
+    lines = []
+    for text, vector in zip(SENTENCES, vectors):
+        tokens = model.tokenizer(text, truncation=True, max_length=model.max_seq_length)["input_ids"]
+        entry = {"text": text, "tokens": len(tokens), "vector": [float(f"{x:.7g}") for x in vector]}
+        lines.append(json.dumps(entry, ensure_ascii=False))
+    head = f'{{"made_with": {json.dumps(versions)}, "max_tokens": {model.max_seq_length}, "sentences": ['
+    out = pathlib.Path(__file__).parent / "reference.json"
+    out.write_text("\n".join([head, ",\n".join(lines), "]}", ""]), encoding="utf-8")
 
 
 main()
