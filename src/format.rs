@@ -105,8 +105,17 @@ pub struct FormatInfo {
     pub(crate) twin: Option<Twin>,
     /// Its part of the shaders: how a scale comes from the maximum, a code from an element, a value from a code.
     pub shader: &'static [ShaderPart],
-    /// How products read a code: as an integer, or as one of sixteen values.
-    pub(crate) product_shader: ShaderPart,
+    /// What products read a code as.
+    pub(crate) codes: Codes,
+}
+
+/// What a code stands for, in scales.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Codes {
+    /// The integer that `level_of` gives in the format's shader.
+    Integers,
+    /// One of sixteen values: `VALUES`, and `value_of`, in the format's shader.
+    Codebook,
 }
 
 /// A piece of WGSL, with the file it came from for error messages.
@@ -167,7 +176,7 @@ formats! {
         codec: quant4bit::CODEC,
         twin: Some(simd::SYM4),
         shader: &[shader!("shared/absmax.wgsl"),shader!("shared/levels.wgsl"), shader!("shared/symmetric.wgsl"), shader!("formats/quant4bit.wgsl")],
-        product_shader: shader!("product/integers.wgsl"),
+        codes: Codes::Integers,
     };
     /// Symmetric 8-bit: codes -127..=127.
     Sym8 => FormatInfo {
@@ -181,7 +190,7 @@ formats! {
         codec: quant8bit::CODEC,
         twin: Some(simd::SYM8),
         shader: &[shader!("shared/absmax.wgsl"), shader!("shared/symmetric.wgsl"), shader!("formats/quant8bit.wgsl")],
-        product_shader: shader!("product/integers.wgsl"),
+        codes: Codes::Integers,
     };
     /// 4-bit NormalFloat of QLoRA.
     Nf4 => FormatInfo {
@@ -195,7 +204,7 @@ formats! {
         codec: nf4::CODEC,
         twin: Some(simd::NF4),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/codebook.wgsl"), shader!("shared/sixteen.wgsl"), shader!("formats/nf4.wgsl")],
-        product_shader: shader!("product/codebook.wgsl"),
+        codes: Codes::Codebook,
     };
     /// bitsandbytes' 4-bit float.
     Fp4 => FormatInfo {
@@ -209,7 +218,7 @@ formats! {
         codec: fp4::CODEC,
         twin: Some(simd::FP4),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/levels.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/fp4.wgsl")],
-        product_shader: shader!("product/codebook.wgsl"),
+        codes: Codes::Codebook,
     };
     /// [`Format::Nf4`] with double quantization of its scales.
     Nf4Dq => FormatInfo {
@@ -223,7 +232,7 @@ formats! {
         codec: nf4::CODEC,
         twin: Some(simd::NF4),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/codebook.wgsl"), shader!("shared/sixteen.wgsl"), shader!("formats/nf4.wgsl")],
-        product_shader: shader!("product/codebook.wgsl"),
+        codes: Codes::Codebook,
     };
     /// [`Format::Fp4`] with double quantization of its scales.
     Fp4Dq => FormatInfo {
@@ -237,7 +246,7 @@ formats! {
         codec: fp4::CODEC,
         twin: Some(simd::FP4),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/levels.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/fp4.wgsl")],
-        product_shader: shader!("product/codebook.wgsl"),
+        codes: Codes::Codebook,
     };
     /// GGUF's 4-bit format.
     Q4_0 => FormatInfo {
@@ -251,7 +260,7 @@ formats! {
         codec: q4_0::CODEC,
         twin: Some(simd::Q4_0),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/sixteen.wgsl"), shader!("formats/q4_0.wgsl")],
-        product_shader: shader!("product/integers.wgsl"),
+        codes: Codes::Integers,
     };
     /// GGUF's 8-bit format.
     Q8_0 => FormatInfo {
@@ -265,7 +274,7 @@ formats! {
         codec: q8_0::CODEC,
         twin: Some(simd::Q8_0),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("formats/q8_0.wgsl")],
-        product_shader: shader!("product/integers.wgsl"),
+        codes: Codes::Integers,
     };
     /// OCP microscaling, 4-bit.
     Mxfp4 => FormatInfo {
@@ -279,7 +288,7 @@ formats! {
         codec: mxfp4::CODEC,
         twin: Some(simd::MXFP4),
         shader: &[shader!("shared/absmax.wgsl"), shader!("shared/levels.wgsl"), shader!("formats/mxfp4.wgsl")],
-        product_shader: shader!("product/integers.wgsl"),
+        codes: Codes::Integers,
     };
 }
 

@@ -35,3 +35,23 @@ fn dequantize_on_device_gives_a_small_error() {
         assert!(error > 0.0 && error <= 1.1 / 127.0 / 2.0 * 1.001, "{output}");
     }
 }
+
+#[test]
+fn product_on_device_is_near_the_product_of_the_weights() {
+    for name in common::adapter_names() {
+        let output = run("product_on_device", &name);
+        assert!(output.contains("786432 bytes of weights became 110600"), "{output}");
+        let numbers: Vec<f32> = output
+            .lines()
+            .last()
+            .expect("a line")
+            .split(['=', ','])
+            .filter_map(|part| part.trim().rsplit(' ').next()?.parse().ok())
+            .collect();
+        // 384 errors of at most half the widest gap between nf4's values, 0.152.
+        assert!(
+            numbers.len() == 2 && (numbers[0] - numbers[1]).abs() < 384.0 * 0.16 && numbers[0] != numbers[1],
+            "{output}"
+        );
+    }
+}

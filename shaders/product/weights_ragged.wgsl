@@ -30,3 +30,20 @@ fn x4(v: u32, i: u32) -> vec4<f32> {
         x1(first + min(4u * i + 2u, last)), x1(first + min(4u * i + 3u, last)),
     );
 }
+
+// Eight neighbouring values of a row, as far as it goes, and what they are multiplied with.
+struct Eight {
+    low: vec4<f32>,
+    high: vec4<f32>,
+    scale: f32,
+}
+
+fn eight_at(row: u32, i: u32) -> Eight {
+    let strip = strip_at(row, 8u * i / STRIP);
+    let e = 8u * i % STRIP;
+    return Eight(
+        vec4<f32>(value_at(strip, e), value_at(strip, e + 1u), value_at(strip, e + 2u), value_at(strip, e + 3u)),
+        vec4<f32>(value_at(strip, e + 4u), value_at(strip, e + 5u), value_at(strip, e + 6u), value_at(strip, e + 7u)),
+        strip.scale,
+    );
+}

@@ -26,3 +26,32 @@ fn value_at(strip: Strip, e: u32) -> f32 {
     var words = strip.words;
     return value((words[slot / CODES_PER_WORD] >> (slot % CODES_PER_WORD * BITS)) & CODE_MASK);
 }
+
+// Eight neighbouring values of a row, and what they are multiplied with.
+struct Eight {
+    low: vec4<f32>,
+    high: vec4<f32>,
+    scale: f32,
+}
+
+fn eight_at(row: u32, i: u32) -> Eight {
+    let e = params.skip + row * params.n_cols + 8u * i;
+    let block = e / BLOCK;
+    // Where element j of the eight stands is slot_of(e) but for bits that depend on j alone, in every format.
+    let lane = slot_of(e % BLOCK);
+    let shift = lane % CODES_PER_WORD * BITS;
+    var values: array<f32, 8>;
+    for (var v = 0u; v < 2u; v++) { // unrolled
+        let at = params.codes_at + block * WORDS + (lane ^ slot_of(0u) ^ slot_of(4u * v)) / CODES_PER_WORD;
+        let word = codes[at / 4u][at % 4u];
+        for (var k = 0u; k < 4u; k++) { // unrolled
+            let slot = slot_of(0u) ^ slot_of(4u * v + k);
+            values[4u * v + k] = value((word >> (shift ^ (slot % CODES_PER_WORD * BITS))) & CODE_MASK);
+        }
+    }
+    return Eight(
+        vec4<f32>(values[0], values[1], values[2], values[3]),
+        vec4<f32>(values[4], values[5], values[6], values[7]),
+        scale_of_block(block),
+    );
+}

@@ -2,6 +2,7 @@
 
 use super::Gpu;
 use super::device_packed::DevicePacked;
+use super::kernels::Shape;
 use super::place::{Bound, BufferAt, check_together};
 use super::product_kernels::{ProductKernel, ProductParams, ProductShape};
 use super::stream::bind;
@@ -11,6 +12,9 @@ use crate::format::Format;
 
 /// Flat indices within a dispatch stay below this.
 const MAX_INDEX: u64 = 1 << 31;
+
+/// Up to so many vectors, hardware reads weights again for each four rather than fill a tile.
+const FEW_VECTORS: u32 = 16;
 
 /// `y[v, r] = Σ_c x[v, c] · W[r, c] + bias[r]`: the rows of `x` times the transpose of the packed matrix `W`, as a linear
 /// layer has it. One vector makes it a matrix-vector product.
@@ -86,13 +90,13 @@ impl Gpu {
         n_vectors: u32,
         aligned: bool,
     ) -> ProductKernel {
-        ProductKernel {
-            format,
-            shape: ProductShape::Serial,
-            activations,
-            whole: aligned && n_cols.is_multiple_of(32),
-            n_vectors: if n_vectors == 1 { 1 } else { 4 },
-        }
+        let shape = match self.shape {
+            Shape::Serial | Shape::Block => ProductShape::Serial,
+            Shape::Tile if n_vectors <= FEW_VECTORS => ProductShape::Rows,
+            Shape::Tile => ProductShape::Tile,
+        };
+        let whole = aligned && n_cols.is_multiple_of(32);
+        ProductKernel { format, shape, activations, whole, n_vectors: shape.vectors_for(n_vectors) }
     }
 
     /// How many rows and vectors a dispatch may take on this device.

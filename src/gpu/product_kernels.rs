@@ -2,18 +2,36 @@
 
 use super::unroll;
 use crate::dtype::Dtype;
-use crate::format::{Format, ShaderPart, shader};
+use crate::format::{Codes, Format, ShaderPart, shader};
 
 /// How a product kernel divides its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ProductShape {
     /// One row an invocation, no barrier: for software adapters.
     Serial,
+    /// Four rows a workgroup, whose invocations share the columns: for a few vectors on hardware.
+    Rows,
+    /// 64 rows times 64 vectors a workgroup, through workgroup memory: for many vectors on hardware.
+    Tile,
 }
 
 impl ProductShape {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Serial];
+    pub const ALL: [Self; 3] = [Self::Serial, Self::Rows, Self::Tile];
+
+    /// Vectors at a time that there are kernels for.
+    const fn vectors(self) -> &'static [u32] {
+        match self {
+            Self::Serial | Self::Rows => &[1, 4],
+            Self::Tile => &[64],
+        }
+    }
+
+    /// The fewest vectors at a time that make one pass of `n`, or the most there are.
+    pub(super) fn vectors_for(self, n: u32) -> u32 {
+        let all = self.vectors();
+        all.iter().copied().find(|&at_a_time| at_a_time >= n).unwrap_or(all[all.len() - 1])
+    }
 }
 
 /// One product kernel.
@@ -61,9 +79,6 @@ pub struct ProductParams {
     pub _pad: u32,
 }
 
-/// Vectors at a time that there are kernels for.
-const VECTORS: [u32; 2] = [1, 4];
-
 impl ProductKernel {
     /// Every kernel there is.
     pub fn all() -> impl Iterator<Item = Self> {
@@ -71,7 +86,8 @@ impl ProductKernel {
             ProductShape::ALL.into_iter().flat_map(move |shape| {
                 [Dtype::F32, Dtype::F16].into_iter().flat_map(move |activations| {
                     [true, false].into_iter().flat_map(move |whole| {
-                        VECTORS.map(|n_vectors| Self { format, shape, activations, whole, n_vectors })
+                        let with = move |&n_vectors| Self { format, shape, activations, whole, n_vectors };
+                        shape.vectors().iter().map(with)
                     })
                 })
             })
@@ -88,6 +104,8 @@ impl ProductKernel {
     pub fn entry_point(self) -> &'static str {
         match self.shape {
             ProductShape::Serial => "product_serial",
+            ProductShape::Rows => "product_rows",
+            ProductShape::Tile => "product_tile",
         }
     }
 
@@ -102,6 +120,8 @@ impl ProductKernel {
         let mut parts = vec![shader!("product/product.wgsl")];
         parts.push(match self.shape {
             ProductShape::Serial => shader!("product/serial.wgsl"),
+            ProductShape::Rows => shader!("product/rows.wgsl"),
+            ProductShape::Tile => shader!("product/tile.wgsl"),
         });
         parts.push(if self.whole {
             shader!("product/weights_whole.wgsl")
@@ -118,7 +138,11 @@ impl ProductKernel {
             Dtype::F32 => shader!("product/y_f32.wgsl"),
             _ => shader!("product/y_f16.wgsl"),
         });
-        parts.push(self.format.info().product_shader);
+        parts.push(match (self.format.info().codes, self.shape) {
+            (Codes::Integers, _) => shader!("product/integers.wgsl"),
+            (Codes::Codebook, ProductShape::Serial) => shader!("product/codebook.wgsl"),
+            (Codes::Codebook, _) => shader!("product/codebook_table.wgsl"),
+        });
         // A format's file holds what quantizing and dequantizing need, too, which products don't use.
         parts.push(shader!("shared/output_f32.wgsl"));
         parts.push(shader!("shared/bits.wgsl"));
@@ -134,7 +158,9 @@ impl ProductKernel {
             "const BLOCK: u32 = {}u; // elements a scale\nconst BITS: u32 = {}u; // a code\nconst VECTORS: u32 = {}u; // at a time\n",
             info.block, info.bits, self.n_vectors
         );
-        let sizes = [("BLOCK", info.block), ("BITS", info.bits), ("VECTORS", self.n_vectors as usize)];
+        let vectors = self.n_vectors as usize;
+        let sizes =
+            [("BLOCK", info.block), ("BITS", info.bits), ("VECTORS", vectors), ("ROWS", 4), ("SUMS", 4 * vectors)];
         unroll::assemble(constants, &self.parts(), &sizes)
     }
 
@@ -142,6 +168,8 @@ impl ProductKernel {
     pub(super) fn workgroup(self) -> [u32; 2] {
         match self.shape {
             ProductShape::Serial => [64, self.n_vectors],
+            ProductShape::Rows => [4, self.n_vectors],
+            ProductShape::Tile => [64, 64],
         }
     }
 }

@@ -30,6 +30,19 @@ pub(crate) fn open(name: &str) -> Gpu {
 
 /// A driver on a device of our own with changed limits, as an application would have it.
 pub(crate) fn open_with(name: &str, change: impl FnOnce(&mut wgpu::Limits)) -> Gpu {
+    let (device, queue) = app_device(name, |adapter| {
+        let mut required_limits = adapter.limits();
+        change(&mut required_limits);
+        wgpu::DeviceDescriptor { required_limits, ..wgpu::DeviceDescriptor::default() }
+    });
+    Gpu::from_device(device, queue).expect("limits that suffice")
+}
+
+/// A device that an application makes for itself.
+pub(crate) fn app_device(
+    name: &str,
+    descriptor: impl FnOnce(&wgpu::Adapter) -> wgpu::DeviceDescriptor<'static>,
+) -> (wgpu::Device, wgpu::Queue) {
     let (backend, name) = name.split_once(':').expect("a name with its backend");
     let backends = if backend == "gl" { wgpu::Backends::GL } else { wgpu::Backends::PRIMARY };
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
@@ -38,9 +51,5 @@ pub(crate) fn open_with(name: &str, change: impl FnOnce(&mut wgpu::Limits)) -> G
     });
     let adapters = pollster::block_on(instance.enumerate_adapters(backends));
     let adapter = adapters.iter().find(|a| a.get_info().name.contains(name)).expect("an adapter of that name");
-    let mut required_limits = adapter.limits();
-    change(&mut required_limits);
-    let descriptor = wgpu::DeviceDescriptor { required_limits, ..wgpu::DeviceDescriptor::default() };
-    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).expect("a device");
-    Gpu::from_device(device, queue).expect("limits that suffice")
+    pollster::block_on(adapter.request_device(&descriptor(adapter))).expect("a device")
 }

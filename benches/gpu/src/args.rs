@@ -48,7 +48,8 @@ pub struct Args {
 }
 
 impl Args {
-    pub fn parse() -> Result<Self> {
+    /// From the arguments after the first `n_before`.
+    pub fn parse(n_before: usize) -> Result<Self> {
         let mut args = Self {
             adapters: Vec::new(),
             n_elems: 16 << 20,
@@ -59,7 +60,7 @@ impl Args {
             dtypes: Vec::new(),
             shapes: Vec::new(),
         };
-        let mut words = std::env::args().skip(1);
+        let mut words = std::env::args().skip(n_before);
         while let Some(option) = words.next() {
             let value = words.next().with_context(|| format!("{option} needs a value"))?;
             let list = value.split(',');
@@ -82,6 +83,19 @@ impl Args {
             }
         }
         Ok(args)
+    }
+
+    /// The formats whose products to time: of each kind of code one, unless asked otherwise.
+    pub fn product_formats(&self) -> Vec<Format> {
+        match self.formats.as_slice() {
+            [] => vec![Format::Sym4, Format::Nf4, Format::Fp4, Format::Q4_0, Format::Mxfp4, Format::Sym8, Format::Q8_0],
+            formats => formats.to_vec(),
+        }
+    }
+
+    /// The type of vectors, by default `F32`.
+    pub fn activations(&self) -> Dtype {
+        self.dtypes.first().copied().unwrap_or(Dtype::F32)
     }
 
     /// The shapes to time; the adapter's own unless asked otherwise.

@@ -2,6 +2,7 @@
 //!
 //! ```sh
 //! cargo run --release -- --adapter vulkan:llvmpipe --format sym4 --direction quantize --dtype f32
+//! cargo run --release -- product --adapter vulkan                          # matrix-vector products from packed codes
 //! cargo run --release -- --variant mine:formats/nf4.wgsl=/tmp/nf4.wgsl     # beside the kernel with that part replaced
 //! ```
 
@@ -9,6 +10,7 @@ mod args;
 mod count;
 mod data;
 mod measure;
+mod product;
 
 use anyhow::{Context as _, Result};
 use args::{Args, Variant};
@@ -26,7 +28,14 @@ fn main() -> Result<()> {
     if std::env::args().nth(1).as_deref() == Some("count") {
         return count_all();
     }
-    let args = Args::parse()?;
+    let products = std::env::args().nth(1).as_deref() == Some("product");
+    let args = Args::parse(if products { 2 } else { 1 })?;
+    if products {
+        for gpu in pollster::block_on(open(&args))? {
+            product::run(&gpu, &args.product_formats(), args.activations(), args.n_rounds)?;
+        }
+        return Ok(());
+    }
     for gpu in pollster::block_on(open(&args))? {
         println!("\n{}: {} elements, best of {} in turns\n", gpu.description(), args.n_elems, args.n_rounds);
         println!("| kernel | G elements/s | of the copy kernel | median | by CPU time | compile |");
