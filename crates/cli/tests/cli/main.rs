@@ -9,6 +9,7 @@ mod common;
 mod compare;
 mod containers;
 mod damage;
+mod deploy;
 mod gguf;
 mod gguf_package;
 mod hostile_layouts;
