@@ -111,7 +111,7 @@ fn tasks_make_what_one_process_makes() {
     }
     assert_eq!(files[3], files[5], "the same part when it is repeated");
     let mut made: Vec<_> = files[..5].iter().flat_map(|(_, files)| files.as_array().unwrap()).collect();
-    made.sort_by_key(|name| name.to_string());
+    made.sort_by_key(ToString::to_string);
     let names = expected.keys().filter(|name| name.ends_with(".safetensors"));
     assert!(made.iter().map(|name| name.as_str().unwrap()).eq(names), "none is missing or doubled");
 
