@@ -186,6 +186,9 @@ pub enum Error {
     /// The job was told to stop, as by [`Progress::stop`](crate::checkpoint::Progress::stop).
     #[error("it was stopped before it was done")]
     Stopped,
+    /// The job was given up, as by [`Progress::give_up`](crate::checkpoint::Progress::give_up).
+    #[error("it was given up before it was done")]
+    GivenUp,
     /// Written bytes differ from what the CPU reference gives.
     #[error("{0}")]
     Mismatch(Box<crate::verify::Mismatch>),
@@ -248,7 +251,7 @@ impl Error {
     #[must_use]
     pub fn in_tensor(self, name: &str) -> Self {
         match self {
-            Self::Stopped => self,
+            Self::Stopped | Self::GivenUp => self,
             error => Self::Tensor { name: name.to_owned(), source: Box::new(error) },
         }
     }
@@ -257,7 +260,7 @@ impl Error {
     #[must_use]
     pub fn in_file(self, path: &std::path::Path) -> Self {
         match self {
-            Self::Stopped => self,
+            Self::Stopped | Self::GivenUp => self,
             error => Self::File { path: path.to_owned(), source: Box::new(error) },
         }
     }

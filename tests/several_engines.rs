@@ -195,7 +195,7 @@ fn the_first_of_several_errors() {
     }
 }
 
-/// A job that is told to stop keeps what it has, and leaves nothing where that is nothing.
+/// A job that is told to stop keeps what it has, and leaves nothing where that is nothing; one that is given up never does.
 #[test]
 fn a_job_that_is_stopped() {
     let run = Run::new(&[]);
@@ -203,8 +203,16 @@ fn a_job_that_is_stopped() {
         let error = run.quantize(engines, Format::Sym4, false, |progress| progress.stop()).expect_err("stopped");
         assert!(matches!(error, Error::Stopped), "{error}");
         assert_eq!(run.names(), ["in"]);
+        let half = |progress: &Progress<'_>| progress.done_bytes > (N_TENSORS / 2 * ROWS * COLUMNS * 4) as u64;
         let error = run.quantize(engines, Format::Sym4, false, |progress| {
-            if progress.done_bytes > (N_TENSORS / 2 * ROWS * COLUMNS * 4) as u64 {
+            if half(&progress) {
+                progress.give_up();
+            }
+        });
+        assert!(matches!(error.expect_err("given up"), Error::GivenUp));
+        assert_eq!(run.names(), ["in"]);
+        let error = run.quantize(engines, Format::Sym4, false, |progress| {
+            if half(&progress) {
                 progress.stop();
             }
         });

@@ -18,13 +18,25 @@ pub struct Progress<'a> {
     pub done_bytes: u64,
     /// Bytes there are to do.
     pub total_bytes: u64,
-    stop: &'a Cell<bool>,
+    stop: &'a Cell<Option<Stop>>,
+}
+
+/// How a job is to end early.
+#[derive(Debug, Clone, Copy)]
+enum Stop {
+    Keep,
+    GiveUp,
 }
 
 impl Progress<'_> {
     /// Ends the job soon, with [`Error::Stopped`]. What it has finished is kept as after any fault of the machine.
     pub fn stop(&self) {
-        self.stop.set(true);
+        self.stop.set(Some(Stop::Keep));
+    }
+
+    /// Ends the job soon, with [`Error::GivenUp`]. Nothing of its output remains.
+    pub fn give_up(&self) {
+        self.stop.set(Some(Stop::GiveUp));
     }
 }
 
@@ -35,13 +47,13 @@ struct State<'a> {
     report: &'a mut OnProgress<'a>,
     done_bytes: u64,
     total_bytes: u64,
-    stop: Cell<bool>,
+    stop: Cell<Option<Stop>>,
 }
 
 impl<'a> Ticker<'a> {
     /// A job of `total_bytes`.
     pub(crate) fn new(total_bytes: u64, report: &'a mut OnProgress<'a>) -> Self {
-        Self(Mutex::new(State { report, done_bytes: 0, total_bytes, stop: Cell::new(false) }))
+        Self(Mutex::new(State { report, done_bytes: 0, total_bytes, stop: Cell::new(None) }))
     }
 
     /// Counts for one tensor.
@@ -61,14 +73,18 @@ impl Ticks<'_, '_> {
     /// Reports that `n_bytes` more are done.
     ///
     /// # Errors
-    /// [`Error::Stopped`] once the job was told to stop.
+    /// [`Error::Stopped`] or [`Error::GivenUp`] once the job was told to end.
     pub(crate) fn add(&mut self, n_bytes: u64) -> Result<()> {
         let mut state = self.ticker.0.lock().unwrap_or_else(PoisonError::into_inner);
         let State { report, done_bytes, total_bytes, stop } = &mut *state;
         self.n_bytes += n_bytes;
         *done_bytes += n_bytes;
         report(Progress { tensor: self.tensor, done_bytes: *done_bytes, total_bytes: *total_bytes, stop });
-        if stop.get() { Err(Error::Stopped) } else { Ok(()) }
+        match stop.get() {
+            None => Ok(()),
+            Some(Stop::Keep) => Err(Error::Stopped),
+            Some(Stop::GiveUp) => Err(Error::GivenUp),
+        }
     }
 
     /// Takes back what was counted, for another that does the tensor from its start.

@@ -94,7 +94,7 @@ pub fn verify(original: &Path, quantized: &Path, progress: &mut OnProgress<'_>) 
         };
         match outcome {
             Ok(()) => {}
-            Err(error @ (Error::File { .. } | Error::Stopped)) => return Err(error),
+            Err(error @ (Error::File { .. } | Error::Stopped | Error::GivenUp)) => return Err(error),
             Err(error @ Error::Mismatch(_)) => found.mismatch = Some(error.to_string()),
             Err(error) => found.mismatch = Some(error.in_tensor(&tensor.name).to_string()),
         }

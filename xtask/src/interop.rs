@@ -5,15 +5,16 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::fixture;
-use crate::steps::{cargo, run};
+use crate::steps::{cargo, run, target};
+use crate::{fixture, python as package};
 
 /// Where the virtual environment is, in an ignored folder. It stays there between runs.
 pub(crate) const VENV: &str = ".fixtures/interop/venv";
 /// The peers, each with its version.
 const REQUIREMENTS: &str = "tests/interop/requirements.txt";
 /// What is run; each takes the folder of the real model and our binary.
-const SCRIPTS: [&str; 5] = [
+const SCRIPTS: [&str; 6] = [
+    "tests/interop/python_package.py",
     "tests/interop/checkpoint.py",
     "tests/interop/peer_bitsandbytes.py",
     "tests/interop/peer_compressed_tensors.py",
@@ -37,7 +38,9 @@ pub(crate) fn interop(root: &Path) -> Result<()> {
         .context("llama-cpp-python is compiled, for which it needs a C++ compiler; the others are downloads")?;
     println!("==> wgquant");
     run(cargo(root).args(["build", "--locked", "--profile", "checked", "--package", "wgquant-cli"]))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder));
+    let target = target(root);
+    package::ensure(root)?;
+    package::install(root, &Command::new(&python))?;
     for script in SCRIPTS {
         println!("==> {script}");
         let mut compare = Command::new(&python);

@@ -30,6 +30,7 @@ const TOOLS: &[Package] = &[
     Package { name: "mount", is_there: || has_program("mount") },
     Package { name: "python3", is_there: || has_program("python3") },
     Package { name: "python3-pip", is_there: has_pip },
+    Package { name: "python3-venv", is_there: has_venv },
     Package { name: "chromium", is_there: has_chromium },
 ];
 
@@ -124,6 +125,11 @@ fn has_pip() -> bool {
     let pip =
         Command::new("python3").args(["-m", "pip", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     pip.is_ok_and(|status| status.success())
+}
+
+fn has_venv() -> bool {
+    let venv = Command::new("python3").args(["-c", "import ensurepip"]).stderr(Stdio::null()).status();
+    venv.is_ok_and(|status| status.success())
 }
 
 /// The browser, under any of the names that the tests look for.

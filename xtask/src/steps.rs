@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{fixture, gguf_package, packages};
+use crate::{fixture, gguf_package, packages, python};
 
 /// Optimized, with overflow checks and assertions: see Cargo.toml. All steps use it, so that nothing is built twice.
-const PROFILE: [&str; 2] = ["--profile", "checked"];
+pub(crate) const PROFILE: [&str; 2] = ["--profile", "checked"];
 
 /// Tells GPU tests which adapters they must find.
 const ADAPTERS: &str = "WGQUANT_TEST_ADAPTERS";
@@ -52,6 +52,7 @@ pub(crate) fn test(root: &Path) -> Result<()> {
         }
         run(&mut tests)
     })?;
+    summary.step("Python package", || python::test(root))?;
     summary.print();
     Ok(())
 }
@@ -59,7 +60,8 @@ pub(crate) fn test(root: &Path) -> Result<()> {
 fn set_up(root: &Path, summary: &mut Summary) -> Result<()> {
     summary.step("system packages", packages::ensure)?;
     summary.step("real checkpoint", || fixture::ensure(root))?;
-    summary.step("package gguf", || gguf_package::ensure(root))
+    summary.step("package gguf", || gguf_package::ensure(root))?;
+    summary.step("Python's tools", || python::ensure(root))
 }
 
 /// The cargo that runs this, in the workspace's root.
@@ -67,6 +69,11 @@ pub(crate) fn cargo(root: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root);
     command
+}
+
+/// Where builds go.
+pub(crate) fn target(root: &Path) -> std::path::PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder))
 }
 
 /// Runs a command to its end, showing what it prints.

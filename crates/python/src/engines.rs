@@ -32,12 +32,12 @@ pub(crate) fn with_engine<T>(device: &str, work: impl FnOnce(&Engine) -> Result<
     done
 }
 
-/// An engine for one job, with so much memory in flight at most.
-pub(crate) fn engine_for_job(device: &str, memory: Option<u64>) -> Result<Engine> {
-    let engine = pollster::block_on(Engine::open(device))?;
+/// The engines for one job, with so much memory in flight at most.
+pub(crate) fn engines_for_job(devices: &str, memory: Option<u64>) -> Result<Vec<Engine>> {
+    let engines = pollster::block_on(Engine::open_all(devices))?;
     match memory {
-        Some(n_bytes) => engine.with_memory(n_bytes),
-        None => Ok(engine),
+        Some(n_bytes) => Engine::share_memory(engines, n_bytes),
+        None => Ok(engines),
     }
 }
 

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use wgquant::checkpoint::{
-    self, CompareOptions, DequantizeOptions, Override, Progress, QuantizeOptions, Selection, Task,
+    self, CompareOptions, DequantizeOptions, OnProgress, Override, Progress, QuantizeOptions, Selection, Task,
 };
 use wgquant::verify::Verify;
 use wgquant::{Container, Format, Result};
 
-use crate::engines::engine_for_job;
+use crate::engines::engines_for_job;
 use crate::errors::{OrRaise, exception, refused};
 use crate::packed::dtype_of;
 use crate::reports::{Compared, Report, compared};
@@ -70,11 +70,12 @@ fn pick<T: Copy>(what: &str, all: &[T], name_of: fn(T) -> &'static str, name: &s
 }
 
 /// Runs a job without the interpreter's lock. Its progress goes to `callback`, and what that raises, or a signal such as
-/// Ctrl-C's, stops it.
+/// Ctrl-C's, ends it: what it has finished stays if it is to `keep` that for another run.
 fn run_job<T: Send>(
     py: Python<'_>,
     callback: Option<Py<PyAny>>,
-    job: impl FnOnce(&mut dyn FnMut(Progress<'_>)) -> Result<T> + Send,
+    keep: bool,
+    job: impl FnOnce(&mut OnProgress<'_>) -> Result<T> + Send,
 ) -> PyResult<T> {
     let mut raised = None;
     let slot = &mut raised;
@@ -88,7 +89,7 @@ fn run_job<T: Send>(
             last = Instant::now();
             if let Err(error) = Python::attach(|py| report(py, callback.as_ref(), progress)) {
                 *slot = Some(error);
-                progress.stop();
+                if keep { progress.stop() } else { progress.give_up() }
             }
         })
     });
@@ -117,9 +118,9 @@ pub(crate) fn quantize_file(
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Report> {
     let options = options.build()?;
-    let done = run_job(py, progress, |progress| {
-        let engine = engine_for_job(device, memory)?;
-        pollster::block_on(checkpoint::quantize(&engine, &source, &destination, &options, progress))
+    let done = run_job(py, progress, options.resume, |progress| {
+        let engines = engines_for_job(device, memory)?;
+        pollster::block_on(checkpoint::quantize(&engines, &source, &destination, &options, progress))
     });
     Ok(done?.into())
 }
@@ -137,9 +138,9 @@ pub(crate) fn quantize_task(
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Report> {
     let (options, task) = (options.build()?, Task::new(task.0, task.1).or_raise()?);
-    let done = run_job(py, progress, |progress| {
-        let engine = engine_for_job(device, memory)?;
-        pollster::block_on(checkpoint::quantize_task(&engine, &source, &destination, &options, task, progress))
+    let done = run_job(py, progress, false, |progress| {
+        let engines = engines_for_job(device, memory)?;
+        pollster::block_on(checkpoint::quantize_task(&engines, &source, &destination, &options, task, progress))
     })?;
     Ok(Report::from(done.report).of_files(done.files, done.n_files))
 }
@@ -153,7 +154,8 @@ pub(crate) fn finish_tasks(
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Report> {
     let options = options.build()?;
-    let done = run_job(py, progress, |progress| checkpoint::finish_tasks(&source, &destination, &options, progress));
+    let done =
+        run_job(py, progress, false, |progress| checkpoint::finish_tasks(&source, &destination, &options, progress));
     Ok(done?.into())
 }
 
@@ -177,9 +179,9 @@ pub(crate) fn dequantize_file(
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Report> {
     let options = DequantizeOptions { dtype: dtype.map(dtype_of).transpose()?, force, sync };
-    let done = run_job(py, progress, |progress| {
-        let engine = engine_for_job(device, memory)?;
-        pollster::block_on(checkpoint::dequantize(&engine, &source, &destination, options, progress))
+    let done = run_job(py, progress, false, |progress| {
+        let engines = engines_for_job(device, memory)?;
+        pollster::block_on(checkpoint::dequantize(&engines, &source, &destination, options, progress))
     });
     Ok(done?.into())
 }
@@ -192,7 +194,8 @@ pub(crate) fn verify(
     quantized: PathBuf,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<(Report, Option<String>)> {
-    let report: Report = run_job(py, progress, |progress| checkpoint::verify(&original, &quantized, progress))?.into();
+    let report: Report =
+        run_job(py, progress, false, |progress| checkpoint::verify(&original, &quantized, progress))?.into();
     let mismatch = report.mismatch().map(str::to_owned);
     Ok((report, mismatch))
 }
@@ -222,5 +225,5 @@ pub(crate) fn compare(
     }
     let selection = Selection { include, exclude, min_elements, copy_unfit: true, ..Selection::default() };
     let options = CompareOptions { formats: chosen, selection };
-    Ok(compared(run_job(py, progress, |progress| checkpoint::compare(&original, &options, progress))?))
+    Ok(compared(run_job(py, progress, false, |progress| checkpoint::compare(&original, &options, progress))?))
 }

@@ -9,6 +9,7 @@ mod common;
 mod compare;
 mod containers;
 mod damage;
+mod deploy;
 mod devices;
 mod faults;
 mod gguf;
