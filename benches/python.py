@@ -26,7 +26,7 @@ import numpy
 N_ELEMS = 64 << 20
 N_REPEATS = 9
 N_SHARDS = 8
-SHARD_ROWS = 24 << 10
+SHARD_ROWS = 48 << 10
 COLUMNS = 1024
 
 
@@ -88,7 +88,7 @@ def nodes(folder):
             cluster.add_node(num_cpus=1, **local)
             cluster.wait_for_nodes()
             for run in range(4):
-                options = {"verify": "full", "shard_size": 16_000_000}
+                options = {"verify": "full", "shard_size": 30_000_000}
                 done = quantize_checkpoint(source, folder / f"out{n_nodes}{run}", "nf4-dq", **options)
                 if run > 0:  # the first starts the workers
                     times[n_nodes].append(done.seconds)
