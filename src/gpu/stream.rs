@@ -171,14 +171,17 @@ impl Gpu {
         let mut host_inputs: Vec<Vec<u8>> = inputs.iter().map(|_| Vec::new()).collect();
         let mut in_flight = std::collections::VecDeque::new();
         for chunk in plan::chunks(n_elems, block, chunk_blocks) {
-            for (host, block_bytes) in host_inputs.iter_mut().zip(&inputs) {
-                host.resize(chunk.n_blocks as usize * block_bytes, 0);
-            }
             let done = if in_flight.len() == N_SLOTS { in_flight.pop_front() } else { None };
+            let mut fill = || {
+                for (host, block_bytes) in host_inputs.iter_mut().zip(&inputs) {
+                    host.resize(chunk.n_blocks as usize * block_bytes, 0);
+                }
+                fill(&chunk, &mut host_inputs)
+            };
             // While the device computes the piece before, this one is filled and the one that is done is drained.
             let (slot, filled) = match done {
-                Some(piece) => self.finish(piece, drain, || fill(&chunk, &mut host_inputs)).await?,
-                None => (self.slot(kernel, &pipeline, capacity).await?, fill(&chunk, &mut host_inputs)),
+                Some(piece) => self.finish(piece, drain, fill).await?,
+                None => (self.slot(kernel, &pipeline, capacity).await?, fill()),
             };
             if let Err(error) = filled {
                 // A fault in a piece before this one comes first.
