@@ -172,7 +172,9 @@ impl ProductKernel {
     /// Rows and vectors that an invocation of the serial shape takes, and a workgroup of the others.
     fn at_a_time(self) -> [u32; 2] {
         match self.shape {
-            ProductShape::Serial => [4 / self.n_vectors, self.n_vectors],
+            ProductShape::Serial if self.whole => [4 / self.n_vectors, self.n_vectors],
+            // Its code is long as it is: drivers compile it for seconds.
+            ProductShape::Serial => [1, self.n_vectors],
             ProductShape::Rows => [4, self.n_vectors],
             ProductShape::Tile => [64, 64],
         }
