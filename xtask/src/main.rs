@@ -17,7 +17,7 @@ const HELP: &str = "\
 Commands:
   cargo xtask test     set up what the tests need, then formatting, clippy, documentation and every test
   cargo xtask setup    only set up what the tests need: software adapters where there is no GPU, a browser, a real checkpoint
-  cargo xtask python   only the Python package: builds the wheel and runs its tests
+  cargo xtask python   only the Python package: builds the wheel and runs its tests, those on a local Ray cluster too
   cargo xtask interop  the live comparison with transformers, llama.cpp and others (compiles for minutes at first)
   cargo xtask bench    how fast it is, beside what memory allows and beside peers (options: -- --help)
   cargo xtask fuzz N   hostile files for N seconds a reader (10 minutes each before a release)
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     let done = match arguments[..] {
         ["test"] => steps::test(root()),
         ["setup"] => steps::setup(root()),
-        ["python"] => python::ensure(root()).and_then(|()| python::test(root())),
+        ["python"] => python::ensure(root()).and_then(|()| python::test(root(), python::Tests::All)),
         ["interop"] => interop::interop(root()),
         ["make-checkpoint", "--size", size] => checkpoint::make(root(), size),
         ["bench", ref options @ ..] => bench::bench(root(), options),

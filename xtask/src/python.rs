@@ -33,8 +33,16 @@ pub(crate) fn ensure(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Which of its tests run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tests {
+    All,
+    /// Without those whose Ray nodes start and die for a minute: how that goes depends on what else the machine does.
+    WithoutCluster,
+}
+
 /// Checks the crate, builds the wheel, installs it in the virtual environment and runs pytest.
-pub(crate) fn test(root: &Path) -> Result<()> {
+pub(crate) fn test(root: &Path, which: Tests) -> Result<()> {
     let manifest = format!("{CRATE}/Cargo.toml");
     run(cargo(root).args(["fmt", "--check", "--manifest-path", &manifest]))?;
     let clippy = ["clippy", "--locked", "--manifest-path", &manifest];
@@ -42,6 +50,9 @@ pub(crate) fn test(root: &Path) -> Result<()> {
     install(root, &python(root))?;
     run(cargo(root).args(["build", "--locked", "--package", "wgquant-cli"]).args(PROFILE))?;
     let mut tests = python(root);
+    if which == Tests::WithoutCluster {
+        tests.env("PYTEST_ADDOPTS", "-m 'not cluster'");
+    }
     tests.args(["-m", "pytest", "-q", CRATE]).env("WGQUANT_TEST_BINARY", target(root).join("checked/wgquant"));
     // Nothing of Ray's leaves the machine.
     run(tests.envs([("RAY_USAGE_STATS_ENABLED", "0"), ("PYTHONDONTWRITEBYTECODE", "1")]))

@@ -52,7 +52,7 @@ pub(crate) fn test(root: &Path) -> Result<()> {
         }
         run(&mut tests)
     })?;
-    summary.step("Python package", || python::test(root))?;
+    summary.step("Python package", || python::test(root, python::Tests::WithoutCluster))?;
     summary.print();
     Ok(())
 }
