@@ -4,7 +4,7 @@
 const WORDS_WG: u32 = 64u;
 
 @group(0) @binding(1) var<storage, read> codes: array<u32>; // (n_blocks, WORDS)
-@group(0) @binding(3) var<storage, read_write> values: array<u32>; // (ceil(n_elems / OUT_PER_WORD))
+@group(0) @binding(3) var<storage, read_write> values: array<u32>; // a word for OUT_PER_WORD elements, the last for what is left
 
 @compute @workgroup_size(WORDS_WG)
 fn dequantize_words(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) n_wg: vec3<u32>) {

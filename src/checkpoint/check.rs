@@ -145,7 +145,8 @@ pub(crate) fn check_copy(
 ) -> Result<()> {
     let mut there = Vec::new();
     original.for_each_piece(tensor.offset, tensor.n_bytes, |done, expected| {
-        read(copy, copy_at + done, expected.len() as u64, &mut there)?;
+        there.resize(expected.len(), 0);
+        copy.read_at(copy_at + done, &mut there)?;
         if let Some(at) = expected.iter().zip(&there).position(|(a, b)| a != b) {
             return Err(Error::BadFile(format!(
                 "its byte {} is {:#04x}, and the original has {:#04x}",
@@ -156,19 +157,6 @@ pub(crate) fn check_copy(
         }
         ticks.add(expected.len() as u64)
     })
-}
-
-/// Makes `buffer` the `n_bytes` at position `at`; the caller keeps to about a MiB.
-fn read(data: Data<'_>, at: u64, n_bytes: u64, buffer: &mut Vec<u8>) -> Result<()> {
-    resize(buffer, n_bytes)?;
-    data.read_at(at, buffer)
-}
-
-fn resize(buffer: &mut Vec<u8>, n_bytes: u64) -> Result<()> {
-    let n_bytes = usize::try_from(n_bytes)
-        .map_err(|_| Error::Refused(format!("{n_bytes} bytes at once don't fit this machine's memory")))?;
-    buffer.resize(n_bytes, 0);
-    Ok(())
 }
 
 fn sample_seed(name: &str) -> u64 {
