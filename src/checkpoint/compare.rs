@@ -97,8 +97,19 @@ pub struct CompareReport {
 /// [`Error::Refused`] for an input that is quantized already, and for a selection without tensors; [`Error::NonFinite`]
 /// with tensor and index; [`Error::BadFile`] and [`Error::Io`].
 pub fn compare(input: &Path, options: &CompareOptions, progress: &mut OnProgress<'_>) -> Result<CompareReport> {
-    let source = Source::open(input)?;
-    let (chosen, notices) = choose(&source, &options.selection).map_err(|error| error.in_file(input))?;
+    compare_source(&Source::open(input)?, options, progress)
+}
+
+/// [`compare()`] for a checkpoint that is open already.
+///
+/// # Errors
+/// As [`compare()`].
+pub fn compare_source(
+    source: &Source,
+    options: &CompareOptions,
+    progress: &mut OnProgress<'_>,
+) -> Result<CompareReport> {
+    let (chosen, notices) = choose(source, &options.selection).map_err(|error| error.in_file(source.path()))?;
     let formats = &options.formats;
     // A nested scale depends on all of a tensor's, so that its values are known on a second reading.
     let n_nested = formats.iter().filter(|format| format.info().scale == ScaleType::Nested).count() as u64;
@@ -237,7 +248,7 @@ impl Trial {
             bytes_out: info.packed_bytes(tensor.n_elems()),
             figures: ErrorFigures::default(),
             unfit: (!fits).then(|| format!("its rows of {row} elements are no multiple of {}", info.block)),
-            spool: (info.scale == ScaleType::Nested).then(|| ScaleSpool::new(&std::env::temp_dir())),
+            spool: (info.scale == ScaleType::Nested).then(|| ScaleSpool::new(temp_dir().as_deref())),
             codes: Vec::new(),
             scales: Vec::new(),
         }
@@ -322,4 +333,9 @@ fn place(error: Error, source: &Source, tensor: &TensorInfo) -> Error {
         Error::NonFinite { .. } => error.in_tensor(&tensor.name).in_file(source.file_of(tensor)),
         error => error.in_tensor(&tensor.name),
     }
+}
+
+/// The system's folder for temporary files; a browser has none.
+fn temp_dir() -> Option<std::path::PathBuf> {
+    (!cfg!(target_family = "wasm")).then(std::env::temp_dir)
 }

@@ -1,8 +1,9 @@
 //! Tensor data, wherever it lies: one section of a file, or of many that count as one.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::storage::Storage;
 use crate::error::{Error, Result};
 
 /// Bytes that are held of a tensor at a time when it is copied, hashed or compared.
@@ -11,8 +12,8 @@ pub(crate) const PIECE_BYTES: usize = 1 << 20;
 /// The part of a file that holds tensors; of a safetensors file, what comes after the header.
 #[derive(Debug)]
 pub(crate) struct Section {
-    /// The open file.
-    pub(crate) file: File,
+    /// The open file, or what stands in its place.
+    pub(crate) file: Arc<dyn Storage>,
     /// What it is called, for messages.
     pub(crate) path: PathBuf,
     /// Where the section starts in the file.
@@ -24,12 +25,12 @@ pub(crate) struct Section {
 impl Section {
     /// Fills `bytes` from byte `at` of the file on.
     pub(crate) fn read_file_at(&self, at: u64, bytes: &mut [u8]) -> Result<()> {
-        read_exact_at(&self.file, bytes, at).map_err(|error| io_error("can't be read", error).in_file(&self.path))
+        self.file.read_range(at, bytes).map_err(|error| io_error("can't be read", error).in_file(&self.path))
     }
 
     /// Writes `bytes` at byte `at` of the file.
     pub(crate) fn write_file_at(&self, at: u64, bytes: &[u8]) -> Result<()> {
-        write_all_at(&self.file, bytes, at).map_err(|error| io_error("can't be written", error).in_file(&self.path))
+        self.file.write_range(at, bytes).map_err(|error| io_error("can't be written", error).in_file(&self.path))
     }
 }
 
@@ -91,57 +92,4 @@ pub(crate) fn piece_len(n_bytes: u64) -> usize {
 /// The error of reading or writing, with what was being done.
 pub(crate) fn io_error(what: impl Into<String>, source: std::io::Error) -> Error {
     Error::Io { what: what.into(), source }
-}
-
-#[cfg(unix)]
-use std::os::unix::fs::FileExt;
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, bytes: &mut [u8], at: u64) -> std::io::Result<()> {
-    file.read_exact_at(bytes, at)
-}
-
-#[cfg(unix)]
-fn write_all_at(file: &File, bytes: &[u8], at: u64) -> std::io::Result<()> {
-    file.write_all_at(bytes, at)
-}
-
-#[cfg(windows)]
-use std::os::windows::fs::FileExt;
-
-#[cfg(windows)]
-fn read_exact_at(file: &File, mut bytes: &mut [u8], mut at: u64) -> std::io::Result<()> {
-    while !bytes.is_empty() {
-        match file.seek_read(bytes, at) {
-            Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            Ok(n) => (bytes, at) = (&mut bytes[n..], at + n as u64),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-#[cfg(windows)]
-fn write_all_at(file: &File, mut bytes: &[u8], mut at: u64) -> std::io::Result<()> {
-    while !bytes.is_empty() {
-        match file.seek_write(bytes, at) {
-            Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
-            Ok(n) => (bytes, at) = (&bytes[n..], at + n as u64),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-// Where there is no file system to speak of, as in a browser.
-#[cfg(not(any(unix, windows)))]
-fn read_exact_at(_: &File, _: &mut [u8], _: u64) -> std::io::Result<()> {
-    Err(std::io::ErrorKind::Unsupported.into())
-}
-
-#[cfg(not(any(unix, windows)))]
-fn write_all_at(_: &File, _: &[u8], _: u64) -> std::io::Result<()> {
-    Err(std::io::ErrorKind::Unsupported.into())
 }

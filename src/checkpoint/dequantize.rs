@@ -1,12 +1,13 @@
 //! The job `dequantize`.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::StoredDtype;
 use super::container::linear;
 use super::data::Data;
 use super::layout::{Content, FileLayout, Layout, Part, cut};
-use super::output::{Existing, Kind, Target};
+use super::output::{Existing, Kind, Output, Target};
 use super::packed_file::PackedFile;
 use super::plan::{DEFAULT_SHARD_BYTES, output_kind};
 use super::progress::{OnProgress, Ticker, Ticks};
@@ -14,6 +15,7 @@ use super::quantize_report::Action;
 use super::safetensors::TensorInfo;
 use super::source::CONFIG_FILE;
 use super::spread::spread;
+use super::storage::Storage;
 use super::weight::PackedTensor;
 use crate::dtype::Dtype;
 use crate::engine::Engine;
@@ -83,30 +85,49 @@ pub async fn dequantize(
     let kind = output_kind(source.source(), None, None);
     let existing = Existing { force: options.force, ..Existing::default() };
     let target = Target::new(output, existing, source.source(), kind)?;
-    let parts: Vec<_> = source
-        .weights()
-        .iter()
-        .map(|weight| weight_part(weight, options.dtype))
-        .chain(source.copied().iter().map(Part::copy_of))
-        .collect();
+    let parts = parts(&source, options.dtype);
     let layout = lay_out(&source, &parts).map_err(|error| error.in_file(output))?;
     let out = target.create(&layout, &serde_json::Value::Null)?;
     out.carry_files(source.source())?;
     if let (Kind::Folder, Some(config)) = (kind, linear::plain_config(source.source())?) {
         out.add_file(CONFIG_FILE, config.as_bytes())?;
     }
-    let job = Job {
-        source: &source,
-        out: out.data(),
-        dtype: options.dtype,
-        ticker: Ticker::new(source.source().data_bytes(), progress),
-    };
+    let report = run((engines, &source), (&parts, &layout, &out), options.dtype, progress).await?;
+    out.finish(options.sync)?;
+    Ok(report)
+}
+
+/// [`dequantize()`] from a checkpoint that is open already, into storage of the caller's. A name is not for this one, so
+/// `force` and `sync` count for nothing, and what is in the storage after an error is worthless.
+///
+/// # Errors
+/// As [`dequantize()`], and [`Error::Refused`] for a model in shards.
+pub async fn dequantize_into(
+    engines: &(impl AsRef<[Engine]> + ?Sized),
+    source: &PackedFile,
+    output: Arc<dyn Storage>,
+    options: DequantizeOptions,
+    progress: &mut OnProgress<'_>,
+) -> Result<DequantizeReport> {
+    let parts = parts(source, options.dtype);
+    let layout = lay_out(source, &parts)?;
+    let out = Output::in_storage(output, &layout)?;
+    run((engines.as_ref(), source), (&parts, &layout, &out), options.dtype, progress).await
+}
+
+/// Writes all tensors.
+async fn run(
+    (engines, source): (&[Engine], &PackedFile),
+    (parts, layout, out): (&[Part], &Layout, &Output),
+    dtype: Option<Dtype>,
+    progress: &mut OnProgress<'_>,
+) -> Result<DequantizeReport> {
+    let job = Job { source, out: out.data(), dtype, ticker: Ticker::new(source.source().data_bytes(), progress) };
     let done = spread(engines, parts.len(), async |engine, ix| {
         let (at, part) = (layout.offsets[ix], &parts[ix]);
         job.step(engine, ix, at, part).await
     });
     let done = done.await?;
-    out.finish(options.sync)?;
     Ok(DequantizeReport {
         adapter: Engine::description_of(engines),
         container: source.container(),
@@ -115,6 +136,12 @@ pub async fn dequantize(
         tensors: done.results,
         notices: done.notices,
     })
+}
+
+/// What the output holds: the weights first, then what is copied.
+fn parts(source: &PackedFile, dtype: Option<Dtype>) -> Vec<Part> {
+    let weights = source.weights().iter().map(|weight| weight_part(weight, dtype));
+    weights.chain(source.copied().iter().map(Part::copy_of)).collect()
 }
 
 /// Cuts the parts into files where the input is in shards.

@@ -46,7 +46,14 @@ pub struct InspectReport {
 /// # Errors
 /// As [`Source::open`] and [`PackedFile::open`].
 pub fn inspect(path: &Path) -> Result<InspectReport> {
-    let source = Source::open(path)?;
+    inspect_source(Source::open(path)?)
+}
+
+/// [`inspect()`] for a checkpoint that is open already.
+///
+/// # Errors
+/// As [`PackedFile::from_source`].
+pub fn inspect_source(source: Source) -> Result<InspectReport> {
     let n_bytes = source.n_bytes();
     let plain = |tensor: &super::TensorInfo| InspectedTensor {
         name: tensor.name.clone(),
@@ -60,7 +67,7 @@ pub fn inspect(path: &Path) -> Result<InspectReport> {
         let tensors = source.tensors().iter().map(plain).collect();
         return Ok(InspectReport { container: None, n_bytes, metadata: source.metadata().clone(), tensors });
     };
-    let file = PackedFile::from_source(source, container)?;
+    let file = PackedFile::in_container(source, container)?;
     let mut tensors = Vec::with_capacity(file.weights().len() + file.copied().len());
     for weight in file.weights() {
         tensors.push(InspectedTensor {

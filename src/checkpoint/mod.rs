@@ -27,23 +27,27 @@ mod safetensors;
 mod select;
 mod source;
 mod spread;
+mod storage;
 mod stored;
 mod tasks;
 mod verify;
 mod weight;
 
-pub use self::compare::{CompareOptions, CompareReport, ComparedFormat, ComparedTensor, Outcome, compare};
-pub use self::dequantize::{DequantizeOptions, DequantizeReport, DequantizedTensor, dequantize};
+pub use self::compare::{
+    CompareOptions, CompareReport, ComparedFormat, ComparedTensor, Outcome, compare, compare_source,
+};
+pub use self::dequantize::{DequantizeOptions, DequantizeReport, DequantizedTensor, dequantize, dequantize_into};
 pub use self::histogram::{Histogram, histograms};
-pub use self::inspect::{InspectReport, InspectedTensor, inspect};
+pub use self::inspect::{InspectReport, InspectedTensor, inspect, inspect_source};
 pub use self::packed_file::PackedFile;
 pub use self::progress::{OnProgress, Progress};
-pub use self::quantize::{QuantizeOptions, plan, quantize};
+pub use self::quantize::{QuantizeOptions, plan, quantize, quantize_into};
 pub use self::quantize_report::{Action, PlanReport, PlannedTensor, QuantizeReport, QuantizedTensor};
 pub use self::safetensors::{SafetensorsFile, TensorInfo};
 pub use self::select::{DEFAULT_MIN_ELEMENTS, Override, Selection};
 pub use self::source::Source;
+pub use self::storage::Storage;
 pub use self::stored::StoredDtype;
 pub use self::tasks::{Task, TaskReport, finish_tasks, quantize_task};
-pub use self::verify::{VerifiedTensor, VerifyReport, verify};
+pub use self::verify::{VerifiedTensor, VerifyReport, verify, verify_packed};
 pub use self::weight::PackedTensor;

@@ -150,9 +150,12 @@ pub(crate) struct ScaleSpool {
 }
 
 impl ScaleSpool {
-    /// An empty one, which keeps in `folder` what is too much for memory.
-    pub(crate) fn new(folder: &Path) -> Self {
-        let file = tempfile::spooled_tempfile_in(SPOOL_BYTES, folder);
+    /// An empty one, which keeps in `folder`, if there is one, what is too much for memory.
+    pub(crate) fn new(folder: Option<&Path>) -> Self {
+        let file = match folder {
+            Some(folder) => tempfile::spooled_tempfile_in(SPOOL_BYTES, folder),
+            None => tempfile::spooled_tempfile(usize::MAX),
+        };
         Self { file, sum: ExactSum::default(), n_scales: 0 }
     }
 
@@ -215,7 +218,7 @@ impl NestedChecker<'_> {
     /// [`Error::Mismatch`] at the first byte that differs, [`Error::NonFinite`] if the original can't be quantized at all,
     /// and [`Error::Io`].
     pub(crate) fn check_all(&self) -> Result<()> {
-        let mut spool = ScaleSpool::new(&std::env::temp_dir());
+        let mut spool = ScaleSpool::new(Some(&std::env::temp_dir()));
         let n_blocks = self.weight.n_blocks();
         let mut first = 0;
         while first < n_blocks {
@@ -296,7 +299,7 @@ mod tests {
     /// More than memory is given, so that most of it comes from a file; runs start at second-level blocks.
     #[test]
     fn a_spool_gives_back_what_was_added() {
-        let mut spool = ScaleSpool::new(&std::env::temp_dir());
+        let mut spool = ScaleSpool::new(Some(&std::env::temp_dir()));
         let mut random = SplitMix::new(1);
         let scales: Vec<f32> = (0..SPOOL_BYTES / 4 + 1000).map(|_| f32::from((random.next() % 4096) as u16)).collect();
         for piece in scales.chunks(77_777) {
@@ -319,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_spool_without_a_place_says_so() {
-        let mut spool = ScaleSpool::new(Path::new("/nonexistent"));
+        let mut spool = ScaleSpool::new(Some(Path::new("/nonexistent")));
         let error = spool.add(&vec![0; SPOOL_BYTES + 4]).unwrap_err();
         assert!(error.to_string().starts_with("a temporary file for scales can't be written"), "{error}");
     }

@@ -3,14 +3,15 @@
 //! Until then its files lie in a folder of their own beside it, and the job's journal next to that.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tempfile::TempPath;
 
 use super::data::{Data, Section, io_error};
 use super::journal::{ANOTHER_RUN, Journal};
-use super::layout::Layout;
+use super::layout::{FileLayout, Layout};
 use super::source::{CONFIG_FILE, INDEX_FILE, MODEL_FILE, Source};
+use super::storage::Storage;
 use crate::error::{Error, Result};
 
 /// What is added to an output's name for the folder that it is made in.
@@ -139,6 +140,7 @@ impl Target {
         let (place, fresh) = (self.unfinished(), journal.is_empty());
         // From here on all of it goes away, but for what an error leaves to be resumed.
         let mut output = Output {
+            scratch: Some(self.folder.clone()),
             target: self,
             place: Some(place.clone()),
             journal: Some(Mutex::new(journal)),
@@ -174,6 +176,8 @@ pub(crate) struct Output {
     sections: Vec<Section>,
     /// Whether it stays where it is if it does not get its name.
     lasts: bool,
+    /// The folder for temporary files.
+    scratch: Option<PathBuf>,
 }
 
 impl Drop for Output {
@@ -219,17 +223,39 @@ impl Output {
         let mut options = std::fs::File::options();
         let opened = options.read(true).write(true).create(true).truncate(false).open(files.join(&name));
         let section = Section {
-            file: opened.map_err(|error| io_error("can't be created", error).in_file(path))?,
+            file: Arc::new(opened.map_err(|error| io_error("can't be created", error).in_file(path))?),
             path: if self.target.kind == Kind::File { path.clone() } else { path.join(&name) },
             start: file.data_start(),
             first: layout.files[..number].iter().map(|file| file.data_bytes).sum(),
         };
+        self.add_section(section, file)
+    }
+
+    /// Adds one of its files, and writes its header.
+    fn add_section(&mut self, section: Section, file: &FileLayout) -> Result<()> {
         // A file may end with padding, which nothing else writes.
-        let sized = section.file.set_len(file.n_bytes());
+        let sized = section.file.set_n_bytes(file.n_bytes());
         sized.map_err(|error| io_error("can't be written", error).in_file(&section.path))?;
         section.write_file_at(0, &file.header)?;
         self.sections.push(section);
         Ok(())
+    }
+
+    /// Starts an output of one file in storage of the caller's, who sees to it what becomes of that.
+    ///
+    /// # Errors
+    /// [`Error::Io`] within [`Error::File`], and [`Error::Refused`] for a layout of several files.
+    pub(crate) fn in_storage(storage: Arc<dyn Storage>, layout: &Layout) -> Result<Self> {
+        let [file] = layout.files.as_slice() else {
+            return Err(Error::Refused("what is to be written is a folder of several files".to_owned()));
+        };
+        let path = PathBuf::from("the output");
+        let existing = Existing::default();
+        let target = Target { path: path.clone(), folder: PathBuf::new(), existing, kind: Kind::File };
+        let scratch = storage.scratch().map(Path::to_owned);
+        let mut output = Self { target, place: None, journal: None, sections: Vec::new(), lasts: true, scratch };
+        output.add_section(Section { file: storage, path, start: file.data_start(), first: 0 }, file)?;
+        Ok(output)
     }
 
     /// Starts one file of an output, in a folder of its own, which goes away with it.
@@ -237,14 +263,16 @@ impl Output {
     /// # Errors
     /// [`Error::Io`] within [`Error::File`].
     pub(crate) fn of_one_file(target: Target, place: PathBuf, layout: &Layout, number: usize) -> Result<Self> {
-        let mut output = Self { target, place: Some(place.clone()), journal: None, sections: Vec::new(), lasts: false };
+        let scratch = Some(target.folder.clone());
+        let mut output =
+            Self { target, place: Some(place.clone()), journal: None, sections: Vec::new(), lasts: false, scratch };
         output.open_file(&place, layout, number)?;
         Ok(output)
     }
 
     /// An output whose files lie in a folder already, which stays if it does not get its name.
     pub(crate) fn of_files(target: Target, place: PathBuf) -> Self {
-        Self { target, place: Some(place), journal: None, sections: Vec::new(), lasts: true }
+        Self { target, place: Some(place), journal: None, sections: Vec::new(), lasts: true, scratch: None }
     }
 
     /// Its tensors' data, under its final name in messages.
@@ -262,9 +290,9 @@ impl Output {
         is_named(&self.target.path)
     }
 
-    /// The folder that it is made in, for temporary files beside it.
-    pub(crate) fn parent(&self) -> &Path {
-        &self.target.folder
+    /// The folder for temporary files, if there is one.
+    pub(crate) fn scratch(&self) -> Option<&Path> {
+        self.scratch.as_deref()
     }
 
     /// Closes its files. Windows renames no open ones.

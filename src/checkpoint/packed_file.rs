@@ -28,18 +28,25 @@ impl PackedFile {
     /// As [`Source::open`], and [`Error::BadFile`] for one that is not quantized, or whose description is not understood
     /// or belied by the tensors.
     pub fn open(path: &Path) -> Result<Self> {
-        let source = Source::open(path)?;
+        Self::from_source(Source::open(path)?)
+    }
+
+    /// The same for a checkpoint that is open already.
+    ///
+    /// # Errors
+    /// [`Error::BadFile`] as [`Self::open`].
+    pub fn from_source(source: Source) -> Result<Self> {
         let Some(container) = detect(&source) else {
             let known: Vec<_> = Container::ALL.iter().map(|container| container.name()).collect();
             let text =
                 format!("was not quantized by wgquant, nor is it in a container that it reads ({})", known.join(", "));
-            return Err(Error::BadFile(text).in_file(path));
+            return Err(Error::BadFile(text).in_file(source.path()));
         };
-        Self::from_source(source, container)
+        Self::in_container(source, container)
     }
 
-    /// The same for a checkpoint that is open already, and known to be in a container.
-    pub(crate) fn from_source(source: Source, container: Container) -> Result<Self> {
+    /// The same for one that is known to be in a container.
+    pub(crate) fn in_container(source: Source, container: Container) -> Result<Self> {
         let in_file = |error: Error| match error {
             Error::File { .. } => error,
             error => error.in_file(source.path()),

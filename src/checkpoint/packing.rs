@@ -21,7 +21,7 @@ pub(crate) struct BlockWriter<'a> {
 
 impl<'a> BlockWriter<'a> {
     /// Starts a weight; `folder` takes a temporary file where there are too many nested scales for memory.
-    pub(crate) fn new(weight: &'a PackedTensor, data: Data<'a>, folder: &Path) -> Self {
+    pub(crate) fn new(weight: &'a PackedTensor, data: Data<'a>, folder: Option<&Path>) -> Self {
         let spool = weight.nested().map(|_| ScaleSpool::new(folder));
         Self { weight, data, hasher: blake3::Hasher::new(), spool }
     }

@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::check::{BlockChecker, check_blocks, check_copy, check_weight};
 use super::journal::{Entry, FigureBits};
-use super::output::{Existing, Output, Target};
+use super::output::{Existing, Kind, Output, Target};
 use super::packing::BlockWriter;
 use super::plan::{FixedBytes, Plan, Step, output_kind};
 use super::progress::{OnProgress, Ticker, Ticks};
@@ -14,6 +15,7 @@ use super::safetensors::TensorInfo;
 use super::select::Selection;
 use super::source::Source;
 use super::spread::spread;
+use super::storage::Storage;
 use super::weight::PackedTensor;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -79,7 +81,37 @@ pub async fn quantize(
     let whole = 0..plan.steps.len();
     let (output, ran) = run((engines, &source, &plan), whole, output, options.verify, &ticker).await?;
     output.finish(options.sync)?;
-    Ok(QuantizeReport {
+    Ok(report((engines, &source, plan), options, ran))
+}
+
+/// [`quantize()`] from a checkpoint that is open already into storage of the caller's: a container of one file, whole
+/// (`shard_size` is none). Journal, resuming and a name are not for this one, so `force`, `resume` and `sync` count for
+/// nothing, and what is in the storage after an error is worthless.
+///
+/// # Errors
+/// As [`quantize()`], and [`Error::Refused`] for a container that is a folder.
+pub async fn quantize_into(
+    engines: &(impl AsRef<[Engine]> + ?Sized),
+    source: &Source,
+    output: Arc<dyn Storage>,
+    options: &QuantizeOptions,
+    progress: &mut OnProgress<'_>,
+) -> Result<QuantizeReport> {
+    let engines = engines.as_ref();
+    let plan = Plan::new(source, options).map_err(|error| error.in_file(source.path()))?;
+    if output_kind(source, Some(options.container), options.shard_size) == Kind::Folder {
+        let text = format!("{} makes a folder, and one file is wanted here", options.container.name());
+        return Err(Error::Refused(text));
+    }
+    let output = Output::in_storage(output, &plan.layout)?;
+    let ticker = Ticker::new(source.data_bytes().saturating_mul(n_passes(options.verify)), progress);
+    let whole = 0..plan.steps.len();
+    let (_, ran) = run((engines, source, &plan), whole, output, options.verify, &ticker).await?;
+    Ok(report((engines, source, plan), options, ran))
+}
+
+fn report((engines, source, plan): (&[Engine], &Source, Plan), options: &QuantizeOptions, ran: Ran) -> QuantizeReport {
+    QuantizeReport {
         adapter: Engine::description_of(engines),
         format: options.format,
         container: options.container,
@@ -88,7 +120,7 @@ pub async fn quantize(
         n_resumed: ran.n_resumed,
         tensors: ran.tensors,
         notices: plan.notices.into_iter().chain(ran.notices).collect(),
-    })
+    }
 }
 
 /// How often a job goes through its input.
@@ -274,7 +306,7 @@ impl Job<'_, '_> {
         // Each piece is held as soon as it is written, while it is in the caches. Nested scales are there only at the end.
         let at_once = self.verify == Verify::Full && weight.nested().is_none();
         let mut checker = at_once.then(|| BlockChecker::new(original, packed, made_by)).transpose()?;
-        let mut writer = BlockWriter::new(weight, data, self.output.parent());
+        let mut writer = BlockWriter::new(weight, data, self.output.scratch());
         engine
             .quantize_stream(
                 weight.format,

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use safetensors::tensor::Metadata;
 
 use super::StoredDtype;
 use super::data::{Data, Section, io_error};
+use super::storage::Storage;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 
@@ -68,28 +70,28 @@ impl SafetensorsFile {
     /// # Errors
     /// [`Error::Io`], or [`Error::BadFile`] with what is wrong, both within [`Error::File`].
     pub fn open(path: &Path) -> Result<Self> {
-        Self::open_unnamed(path).map_err(|error| match error {
+        let opened = open_regular(path).map_err(|error| error.in_file(path))?;
+        Self::from_storage(Arc::new(opened), path)
+    }
+
+    /// Reads and checks the header of a file that `storage` holds, and that messages call `name`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_storage(storage: Arc<dyn Storage>, name: &Path) -> Result<Self> {
+        Self::read(storage, name).map_err(|error| match error {
             Error::File { .. } => error,
-            error => error.in_file(path),
+            error => error.in_file(name),
         })
     }
 
-    fn open_unnamed(path: &Path) -> Result<Self> {
+    fn read(file: Arc<dyn Storage>, name: &Path) -> Result<Self> {
         let bad = |text: String| Err(Error::BadFile(text));
-        // Looked at before it is opened, because opening a pipe would wait for its other end.
-        let kind = std::fs::metadata(path).map_err(|error| io_error("can't be opened", error))?;
-        if kind.is_dir() {
-            return bad("is a folder, and a .safetensors file is wanted".to_owned());
-        }
-        if !kind.is_file() {
-            return bad("is no regular file, and a .safetensors file is wanted".to_owned());
-        }
-        let file = File::open(path).map_err(|error| io_error("can't be opened", error))?;
-        let n_bytes = file.metadata().map_err(|error| io_error("can't be read", error))?.len();
+        let n_bytes = file.n_bytes().map_err(|error| io_error("can't be read", error))?;
         if n_bytes < LENGTH_BYTES {
             return bad(format!("is no safetensors file: it has only {n_bytes} bytes"));
         }
-        let mut section = Section { file, path: path.to_owned(), start: 0, first: 0 };
+        let mut section = Section { file, path: name.to_owned(), start: 0, first: 0 };
         let mut length = [0; 8];
         section.read_file_at(0, &mut length)?;
         let header_bytes = u64::from_le_bytes(length);
@@ -185,4 +187,15 @@ impl SafetensorsFile {
     pub(crate) fn into_parts(self) -> (Section, Vec<TensorInfo>, BTreeMap<String, String>) {
         (self.section, self.tensors, self.metadata)
     }
+}
+
+/// Opens a file to read, if it is one.
+fn open_regular(path: &Path) -> Result<File> {
+    // Looked at before it is opened, because opening a pipe would wait for its other end.
+    let kind = std::fs::metadata(path).map_err(|error| io_error("can't be opened", error))?;
+    if kind.is_file() {
+        return File::open(path).map_err(|error| io_error("can't be opened", error));
+    }
+    let what = if kind.is_dir() { "a folder" } else { "no regular file" };
+    Err(Error::BadFile(format!("is {what}, and a .safetensors file is wanted")))
 }

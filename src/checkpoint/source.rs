@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::data::{Data, Section, io_error};
-use super::gguf::file::{GgufFile, is_gguf};
+use super::gguf::file::{GgufFile, is_gguf, starts_as_gguf};
 use super::gguf::metadata::Entry;
 use super::safetensors::{SafetensorsFile, TensorInfo};
+use super::storage::Storage;
 use crate::error::{Error, Result};
 
 /// The weights' file in a model's folder.
@@ -70,15 +72,27 @@ impl Source {
         if path.is_dir() {
             return Self::open_folder(path);
         }
-        if is_gguf(path) {
-            let GgufFile { section, entries, metadata, tensors } = GgufFile::open(path)?;
-            let mut source = Self::empty(path, None);
-            source.add(section, tensors, metadata)?;
-            source.gguf = Some(entries);
-            return Ok(source);
-        }
         let mut source = Self::empty(path, None);
-        source.add_file(path)?;
+        if is_gguf(path) {
+            source.add_gguf(GgufFile::open(path)?)?;
+        } else {
+            source.add_safetensors(SafetensorsFile::open(path)?)?;
+        }
+        Ok(source)
+    }
+
+    /// Reads the header of a `.safetensors` or a `.gguf` file that `storage` holds, and that messages call `name`. No
+    /// tensor is read.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_storage(storage: Arc<dyn Storage>, name: &Path) -> Result<Self> {
+        let mut source = Self::empty(name, None);
+        if starts_as_gguf(&*storage) {
+            source.add_gguf(GgufFile::from_storage(storage, name)?)?;
+        } else {
+            source.add_safetensors(SafetensorsFile::from_storage(storage, name)?)?;
+        }
         Ok(source)
     }
 
@@ -88,7 +102,7 @@ impl Source {
         let file = path.join(MODEL_FILE);
         if file.exists() {
             let mut source = Self::empty(path, Some(ModelFolder { config, is_sharded: false }));
-            source.add_file(&file)?;
+            source.add_safetensors(SafetensorsFile::open(&file)?)?;
             return Ok(source);
         }
         let index_path = path.join(INDEX_FILE);
@@ -128,7 +142,7 @@ impl Source {
             if Path::new(name).file_name() != Some(name.as_ref()) || name.contains(['/', '\\', ':']) {
                 return bad(format!("names the file {name:?}, and files are read from the index's own folder alone"));
             }
-            self.add_file(&folder.join(name))?;
+            self.add_safetensors(SafetensorsFile::open(&folder.join(name))?)?;
         }
         for (tensor, file) in &index.weight_map {
             let found = self.find(tensor).and_then(|found| self.file_of(found).file_name());
@@ -147,8 +161,14 @@ impl Source {
         }
     }
 
-    fn add_file(&mut self, path: &Path) -> Result<()> {
-        let (section, tensors, metadata) = SafetensorsFile::open(path)?.into_parts();
+    fn add_safetensors(&mut self, file: SafetensorsFile) -> Result<()> {
+        let (section, tensors, metadata) = file.into_parts();
+        self.add(section, tensors, metadata)
+    }
+
+    fn add_gguf(&mut self, file: GgufFile) -> Result<()> {
+        let GgufFile { section, entries, metadata, tensors } = file;
+        self.gguf = Some(entries);
         self.add(section, tensors, metadata)
     }
 
@@ -159,8 +179,7 @@ impl Source {
         tensors: Vec<TensorInfo>,
         metadata: BTreeMap<String, String>,
     ) -> Result<()> {
-        let stat = section.file.metadata();
-        let stat = stat.map_err(|error| io_error("can't be read", error).in_file(&section.path))?;
+        let (n_bytes, modified) = stat(&section)?;
         section.first = self.data_bytes();
         for mut tensor in tensors {
             tensor.offset += section.first;
@@ -173,7 +192,7 @@ impl Source {
         for (key, value) in &metadata {
             self.metadata.entry(key.clone()).or_insert_with(|| value.clone());
         }
-        self.files.push(FileInfo { n_bytes: stat.len(), modified: stat.modified().ok(), metadata });
+        self.files.push(FileInfo { n_bytes, modified, metadata });
         self.sections.push(section);
         Ok(())
     }
@@ -273,9 +292,7 @@ impl Source {
     /// [`Error::BadFile`] within [`Error::File`].
     pub(crate) fn check_unchanged(&self) -> Result<()> {
         for (file, section) in self.files.iter().zip(&self.sections) {
-            let stat =
-                section.file.metadata().map_err(|error| io_error("can't be read", error).in_file(&section.path))?;
-            if (stat.len(), stat.modified().ok()) != (file.n_bytes, file.modified) {
+            if stat(section)? != (file.n_bytes, file.modified) {
                 let text = "was changed while it was read, so what came of it is worthless: run it again".to_owned();
                 return Err(Error::BadFile(text).in_file(&section.path));
             }
@@ -298,6 +315,12 @@ impl Source {
         };
         self.files.iter().zip(&self.sections).map(describe).collect()
     }
+}
+
+/// A file's length, and when it was changed.
+fn stat(section: &Section) -> Result<(u64, Option<SystemTime>)> {
+    let found = section.file.n_bytes().and_then(|n_bytes| Ok((n_bytes, section.file.modified()?)));
+    found.map_err(|error| io_error("can't be read", error).in_file(&section.path))
 }
 
 /// An index of shards; what else it says is of no use here.

@@ -58,8 +58,14 @@ impl VerifyReport {
 /// # Errors
 /// [`Error::BadFile`] if either file does not hold together, and [`Error::Io`].
 pub fn verify(original: &Path, quantized: &Path, progress: &mut OnProgress<'_>) -> Result<VerifyReport> {
-    let original = Source::open(original)?;
-    let quantized = PackedFile::open(quantized)?;
+    verify_packed(&Source::open(original)?, &PackedFile::open(quantized)?, progress)
+}
+
+/// [`verify()`] for checkpoints that are open already.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Stopped`].
+pub fn verify_packed(original: &Source, quantized: &PackedFile, progress: &mut OnProgress<'_>) -> Result<VerifyReport> {
     let ticker = Ticker::new(original.data_bytes(), progress);
     let mut weights: BTreeMap<_, _> = quantized.weights().iter().map(|weight| (weight.name.as_str(), weight)).collect();
     let mut copied: BTreeMap<_, _> = quantized.copied().iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
@@ -79,17 +85,17 @@ pub fn verify(original: &Path, quantized: &Path, progress: &mut OnProgress<'_>) 
             (Some(weight), _) if tensor.dtype.as_blocks().is_some() => {
                 let mut packed = quantized.source().tensors().iter();
                 match packed.find(|packed| packed.name == weight.name) {
-                    Some(copy) => verify_copy((&original, tensor), (&quantized, copy), &ticker),
+                    Some(copy) => verify_copy((original, tensor), (quantized, copy), &ticker),
                     None => Err(Error::BadFile("is missing from the quantized file".to_owned())),
                 }
             }
             (Some(weight), _) => {
                 found.action = Action::Quantized;
-                verify_weight((&original, tensor), (&quantized, weight), &ticker).map(|(figures, digest)| {
+                verify_weight((original, tensor), (quantized, weight), &ticker).map(|(figures, digest)| {
                     (found.figures, found.digest) = (Some(figures), Some(digest));
                 })
             }
-            (None, Some(copy)) => verify_copy((&original, tensor), (&quantized, copy), &ticker),
+            (None, Some(copy)) => verify_copy((original, tensor), (quantized, copy), &ticker),
             (None, None) => Err(Error::BadFile("is missing from the quantized file".to_owned())),
         };
         match outcome {

@@ -1,0 +1,139 @@
+//! Jobs on bytes that lie elsewhere than in files.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use anyhow::Result;
+use wgquant::checkpoint::{
+    DequantizeOptions, PackedFile, QuantizeOptions, Source, Storage, dequantize, dequantize_into, inspect_source,
+    quantize, quantize_into, verify_packed,
+};
+use wgquant::{Container, Engine, Format};
+
+/// Memory that can be written, up to a length.
+#[derive(Debug)]
+struct Memory {
+    bytes: Mutex<Vec<u8>>,
+    max_bytes: usize,
+}
+
+impl Memory {
+    fn new(max_bytes: usize) -> Arc<Self> {
+        Arc::new(Self { bytes: Mutex::new(Vec::new()), max_bytes })
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.bytes.lock().expect("no thread panics").clone()
+    }
+}
+
+impl Storage for Memory {
+    fn n_bytes(&self) -> std::io::Result<u64> {
+        Ok(self.bytes.lock().expect("no thread panics").len() as u64)
+    }
+
+    fn read_range(&self, at: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.bytes.lock().expect("no thread panics").read_range(at, out)
+    }
+
+    fn write_range(&self, at: u64, bytes: &[u8]) -> std::io::Result<()> {
+        let at = usize::try_from(at).expect("small");
+        if at + bytes.len() > self.max_bytes {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        self.bytes.lock().expect("no thread panics")[at..at + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn set_n_bytes(&self, n_bytes: u64) -> std::io::Result<()> {
+        self.bytes.lock().expect("no thread panics").resize(usize::try_from(n_bytes).expect("small"), 0);
+        Ok(())
+    }
+}
+
+/// A safetensors file of three tensors, one of which stays as it is.
+fn checkpoint() -> Vec<u8> {
+    let weights: Vec<u8> =
+        (0..96 * 64_u32).flat_map(|i| (((i * 37) % 101) as f32 / 50.0 - 1.0).to_le_bytes()).collect();
+    let halves: Vec<u8> =
+        (0..64 * 64_u32).flat_map(|i| half::bf16::from_f32((i % 89) as f32 - 44.0).to_le_bytes()).collect();
+    let (n, m) = (weights.len(), weights.len() + halves.len());
+    let header = format!(
+        r#"{{"a.weight":{{"dtype":"F32","shape":[96,64],"data_offsets":[0,{n}]}},"b":{{"dtype":"BF16","shape":[64,64],"data_offsets":[{n},{m}]}},"c":{{"dtype":"I64","shape":[2],"data_offsets":[{m},{}]}}}}"#,
+        m + 16
+    );
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    file.extend(weights);
+    file.extend(halves);
+    file.extend([7; 16]);
+    file
+}
+
+fn in_memory(bytes: Vec<u8>, name: &str) -> Result<Source> {
+    Ok(Source::from_storage(Arc::new(bytes), Path::new(name))?)
+}
+
+#[test]
+fn storage_gets_the_bytes_that_a_file_gets() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (input, output, back) = (folder.path().join("in"), folder.path().join("out"), folder.path().join("back"));
+    std::fs::write(&input, checkpoint())?;
+    let source = in_memory(checkpoint(), "body")?;
+    for &format in Format::ALL {
+        for container in [Container::Native, Container::Gguf, Container::Mxfp4] {
+            if !format.info().containers.contains(&container) {
+                continue;
+            }
+            let options = QuantizeOptions { container, force: true, ..QuantizeOptions::new(format) };
+            let in_file = pollster::block_on(quantize(&Engine::Cpu, &input, &output, &options, &mut |_| {}))?;
+            let memory = Memory::new(usize::MAX);
+            let stored = pollster::block_on(quantize_into(
+                &Engine::Cpu,
+                &source,
+                Arc::<Memory>::clone(&memory),
+                &options,
+                &mut |_| {},
+            ))?;
+            assert!(memory.bytes() == std::fs::read(&output)?, "{format} {}", container.name());
+            assert_eq!(in_file.bytes_out, stored.bytes_out);
+
+            let packed = PackedFile::from_source(in_memory(memory.bytes(), "packed")?)?;
+            assert_eq!(verify_packed(&source, &packed, &mut |_| {})?.first_mismatch(), None);
+            let options = DequantizeOptions { force: true, ..DequantizeOptions::default() };
+            pollster::block_on(dequantize(&Engine::Cpu, &output, &back, options, &mut |_| {}))?;
+            let memory = Memory::new(usize::MAX);
+            let out = Arc::<Memory>::clone(&memory);
+            pollster::block_on(dequantize_into(&Engine::Cpu, &packed, out, options, &mut |_| {}))?;
+            assert!(memory.bytes() == std::fs::read(&back)?, "{format} {}", container.name());
+            assert_eq!(inspect_source(in_memory(memory.bytes(), "back")?)?.tensors.len(), 3);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn storage_can_refuse_and_folders_are_refused() -> Result<()> {
+    let source = in_memory(checkpoint(), "body")?;
+    let run = |storage: Arc<dyn Storage>, options: &QuantizeOptions| {
+        let run = async { quantize_into(&Engine::Cpu, &source, storage, options, &mut |_| {}).await };
+        pollster::block_on(run).expect_err("refused").to_string()
+    };
+    let options = QuantizeOptions::new(Format::Nf4);
+    let full = run(Memory::new(2000), &options);
+    assert!(full.contains("can't be written"), "{full}");
+    let read_only = run(Arc::new(Vec::new()), &options);
+    assert!(read_only.contains("can't be written"), "{read_only}");
+    let folder = run(Memory::new(usize::MAX), &QuantizeOptions { container: Container::Bnb, ..options.clone() });
+    assert!(folder.contains("makes a folder"), "{folder}");
+    let shards = run(Memory::new(usize::MAX), &QuantizeOptions { shard_size: Some(1), ..options });
+    assert!(shards.contains("makes a folder"), "{shards}");
+
+    let short = checkpoint();
+    let cut = in_memory(short[..short.len() - 1].to_vec(), "body").expect_err("cut short").to_string();
+    assert!(cut.contains("body") && cut.contains("cut short"), "{cut}");
+    let packed = PackedFile::from_source(in_memory(checkpoint(), "body")?).expect_err("plain").to_string();
+    assert!(packed.contains("was not quantized"), "{packed}");
+    Ok(())
+}
