@@ -121,7 +121,7 @@ pub fn compare_source(
     for reader in chosen {
         let tensor = reader.tensor;
         let (as_it_is, outcomes) =
-            compare_tensor(&reader, formats, &ticker).map_err(|error| place(error, &source, tensor))?;
+            compare_tensor(&reader, formats, &ticker).map_err(|error| place(error, source, tensor))?;
         for (ix, outcome) in outcomes.iter().enumerate() {
             let (bytes, figures) = match outcome {
                 Outcome::Fits { bytes_out, figures } => (*bytes_out, *figures),
