@@ -18,6 +18,7 @@ mod layout;
 mod nested;
 mod output;
 mod packed_file;
+mod packed_writer;
 mod packing;
 mod plan;
 mod progress;
@@ -40,6 +41,7 @@ pub use self::dequantize::{DequantizeOptions, DequantizeReport, DequantizedTenso
 pub use self::histogram::{Histogram, histograms};
 pub use self::inspect::{InspectReport, InspectedTensor, inspect, inspect_source};
 pub use self::packed_file::PackedFile;
+pub use self::packed_writer::{NewTensor, PackedWriter};
 pub use self::progress::{OnProgress, Progress};
 pub use self::quantize::{QuantizeOptions, plan, quantize, quantize_into};
 pub use self::quantize_report::{Action, PlanReport, PlannedTensor, QuantizeReport, QuantizedTensor};

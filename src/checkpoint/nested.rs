@@ -1,7 +1,7 @@
 //! Nested scales in a file: a code a block, a second-level scale for 256 of them, and an offset that depends on all.
 
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::SpooledTempFile;
 
@@ -12,7 +12,7 @@ use crate::cpu;
 use crate::dtype::Weights;
 use crate::error::{Error, Result};
 use crate::packed::zeroed;
-use crate::quant::nested::{ExactSum, NESTED_BLOCK, dequantize, quantize_block, quantize_one};
+use crate::quant::nested::{ExactSum, NESTED_BLOCK, Nested, dequantize, quantize_block, quantize_one};
 use crate::verify::Mismatch;
 
 /// Scales that are kept in memory; more go to a temporary file.
@@ -71,6 +71,12 @@ impl NestedPlaces {
         data.read_at(self.offset_at, &mut said)?;
         (self.offset_form.write)(&mut said, offset)?;
         data.write_at(self.offset_at, &said)
+    }
+
+    /// Writes second-level scales and offset that are known; codes are written as other formats' scales are.
+    pub(crate) fn store(&self, data: Data<'_>, nested: &Nested) -> Result<()> {
+        data.write_at(self.absmax_at, bytemuck::cast_slice(&nested.absmax))?;
+        self.write_offset(data, nested.offset)
     }
 
     /// Quantizes all of a tensor's scales and writes them.
@@ -218,7 +224,7 @@ impl NestedChecker<'_> {
     /// [`Error::Mismatch`] at the first byte that differs, [`Error::NonFinite`] if the original can't be quantized at all,
     /// and [`Error::Io`].
     pub(crate) fn check_all(&self) -> Result<()> {
-        let mut spool = ScaleSpool::new(Some(&std::env::temp_dir()));
+        let mut spool = ScaleSpool::new(temp_dir().as_deref());
         let n_blocks = self.weight.n_blocks();
         let mut first = 0;
         while first < n_blocks {
@@ -289,6 +295,11 @@ impl NestedChecker<'_> {
             made_by: self.made_by.map(str::to_owned),
         })))
     }
+}
+
+/// The system's folder for temporary files; a browser has none.
+pub(crate) fn temp_dir() -> Option<PathBuf> {
+    (!cfg!(target_family = "wasm")).then(std::env::temp_dir)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::gguf::blocks;
 use super::nested::ScaleSpool;
 use super::weight::{PackedTensor, Places};
 use crate::error::Result;
-use crate::packed::PackedChunk;
+use crate::packed::{Packed, PackedChunk};
 
 /// Writes a weight's blocks.
 #[derive(Debug)]
@@ -71,4 +71,15 @@ impl<'a> BlockWriter<'a> {
         }
         Ok(digest)
     }
+}
+
+/// Writes a weight that is packed already, the digest too where the container has one; gives the digest.
+pub(crate) fn write_packed(weight: &PackedTensor, data: Data<'_>, packed: &Packed) -> Result<[u8; 32]> {
+    // Nested scales' codes go where other formats' scales do.
+    let mut writer = BlockWriter { weight, data, hasher: blake3::Hasher::new(), spool: None };
+    writer.write(PackedChunk { first_elem: 0, codes: packed.codes(), scales: packed.scales() })?;
+    if let (Some(places), Some(nested)) = (weight.nested(), packed.nested()) {
+        places.store(data, &nested)?;
+    }
+    writer.finish()
 }

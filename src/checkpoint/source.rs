@@ -96,6 +96,26 @@ impl Source {
         Ok(source)
     }
 
+    /// A checkpoint that is not there yet: tensors without data, of which an output can be planned.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a name that two tensors have.
+    pub(crate) fn to_be(name: &Path, tensors: Vec<TensorInfo>, metadata: BTreeMap<String, String>) -> Result<Self> {
+        let mut source = Self { tensors, metadata, ..Self::empty(name, None) };
+        for (ix, tensor) in source.tensors.iter().enumerate() {
+            if source.by_name.insert(tensor.name.clone(), ix).is_some() {
+                let text = format!("two tensors are to have the name {:?}", tensor.name);
+                return Err(Error::Refused(text).in_file(name));
+            }
+        }
+        Ok(source)
+    }
+
+    /// Its tensors alone.
+    pub(crate) fn into_tensors(self) -> Vec<TensorInfo> {
+        self.tensors
+    }
+
     fn open_folder(path: &Path) -> Result<Self> {
         let config = read_json(&path.join(CONFIG_FILE), MAX_CONFIG_BYTES)?;
         // Readers take the one file where there are both.

@@ -6,6 +6,7 @@ use super::nested::{NestedPlaces, NestedReader};
 use crate::dtype::{Dtype, Weights};
 use crate::error::{Error, Result};
 use crate::format::{Format, FormatInfo};
+use crate::packed::{Packed, zeroed};
 
 /// A packed weight, and where its parts lie; positions count as [`TensorInfo::offset`](super::TensorInfo::offset) does.
 #[derive(Debug, Clone)]
@@ -174,6 +175,33 @@ impl PackedTensor {
         Ok(*hasher.finalize().as_bytes())
     }
 
+    /// All of it, its digest found right where the file records one.
+    ///
+    /// # Errors
+    /// [`Error::BadFile`] where it is not, and [`Error::Io`].
+    pub(crate) fn read(&self, data: Data<'_>) -> Result<Packed> {
+        let info = self.info();
+        let mut codes = zeroed(info.codes_bytes(self.n_elems))?;
+        let mut scales = zeroed(info.stored_scales_bytes(self.n_elems))?;
+        let packed = match self.places {
+            Places::Apart { codes_at, scales_at, coding, nested: Some(nested) } => {
+                data.read_at(codes_at, &mut codes)?;
+                (coding.decode)(&mut codes);
+                data.read_at(scales_at, &mut scales)?;
+                let mut absmax = zeroed(info.nested_absmax_bytes(self.n_elems))?;
+                data.read_at(nested.absmax_at, &mut absmax)?;
+                let offset = nested.offset(data)?;
+                Packed::from_nested_parts(self.format, self.n_elems, codes, scales, absmax, offset)?
+            }
+            _ => {
+                self.reader(data)?.read(0, &mut codes, &mut scales)?;
+                Packed::from_parts(self.format, self.n_elems, codes, scales)?
+            }
+        };
+        self.compare_digest(data, packed.digest())?;
+        Ok(packed)
+    }
+
     /// The digest that the file records, if it does.
     pub(crate) fn recorded_digest(&self, data: Data<'_>) -> Result<Option<[u8; 32]>> {
         let Some(at) = self.digest_at else { return Ok(None) };
@@ -187,7 +215,11 @@ impl PackedTensor {
     /// # Errors
     /// [`Error::BadFile`] if they differ, and [`Error::Io`].
     pub(crate) fn check_digest(&self, data: Data<'_>) -> Result<[u8; 32]> {
-        let actual = self.digest(data)?;
+        self.compare_digest(data, self.digest(data)?)
+    }
+
+    /// `actual`, if the file records no other.
+    fn compare_digest(&self, data: Data<'_>, actual: [u8; 32]) -> Result<[u8; 32]> {
         match self.recorded_digest(data)? {
             Some(recorded) if recorded != actual => Err(Error::BadFile(format!(
                 "its codes and scales have the digest {}, and the file records {}: the file is damaged",
