@@ -10,11 +10,19 @@ use wgquant::gpu::{Kernel, Params, ProductKernel, ProductParams};
 
 fn parse(label: &str, source: &str) -> Result<(Module, ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string_with_path(source, label))?;
-    // All that WebGPU has without any feature.
-    let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32)
+    // All that WebGPU has without any feature, but for the kernels that are there for one.
+    let features = if in_subgroups(source) { Capabilities::SUBGROUP } else { Capabilities::empty() };
+    let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32 | features)
+        .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+        .subgroup_operations(naga::valid::SubgroupOperationSet::BASIC | naga::valid::SubgroupOperationSet::ARITHMETIC)
         .validate(&module)
         .map_err(|error| error.emit_to_string_with_path(source, label))?;
     Ok((module, info))
+}
+
+/// Whether a kernel is only for devices with subgroups.
+fn in_subgroups(source: &str) -> bool {
+    source.contains("// ---- product/rows_subgroups.wgsl\n")
 }
 
 /// A kernel of one of the tables.
@@ -202,12 +210,18 @@ fn every_shader_translates_to_every_backend() {
         assert!(text.contains("kernel void"));
 
         let mut text = String::new();
-        let options = naga::back::hlsl::Options::default();
+        let mut options = naga::back::hlsl::Options::default();
+        if in_subgroups(&shader.source) {
+            options.shader_model = naga::back::hlsl::ShaderModel::V6_0;
+        }
         naga::back::hlsl::Writer::new(&mut text, &options, &Default::default())
             .write(module, info, None)
             .map_err(|error| format!("HLSL: {error}"))?;
         assert!(text.contains("[numthreads("));
 
+        if in_subgroups(&shader.source) {
+            return Ok(()); // GL has none
+        }
         let mut text = String::new();
         let options = naga::back::glsl::Options {
             version: naga::back::glsl::Version::new_gles(310),

@@ -9,6 +9,7 @@ use wgquant::checkpoint::{
     DequantizeOptions, PackedFile, QuantizeOptions, Source, Storage, dequantize, dequantize_into, inspect_source,
     quantize, quantize_into, verify_packed,
 };
+use wgquant::verify::Verify;
 use wgquant::{Container, Engine, Format};
 
 /// Memory that can be written, up to a length.
@@ -135,5 +136,67 @@ fn storage_can_refuse_and_folders_are_refused() -> Result<()> {
     assert!(cut.contains("body") && cut.contains("cut short"), "{cut}");
     let packed = PackedFile::from_source(in_memory(checkpoint(), "body")?).expect_err("plain").to_string();
     assert!(packed.contains("was not quantized"), "{packed}");
+    Ok(())
+}
+
+/// Memory in which one byte never holds what is written.
+#[derive(Debug)]
+struct Faulty {
+    memory: Arc<Memory>,
+    at: usize,
+}
+
+impl Storage for Faulty {
+    fn n_bytes(&self) -> std::io::Result<u64> {
+        self.memory.n_bytes()
+    }
+
+    fn read_range(&self, at: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.memory.read_range(at, out)
+    }
+
+    fn write_range(&self, at: u64, bytes: &[u8]) -> std::io::Result<()> {
+        let mut bytes = bytes.to_vec();
+        let place = self.at.wrapping_sub(usize::try_from(at).expect("small"));
+        if let Some(byte) = bytes.get_mut(place) {
+            *byte ^= 0x10;
+        }
+        self.memory.write_range(at, &bytes)
+    }
+
+    fn set_n_bytes(&self, n_bytes: u64) -> std::io::Result<()> {
+        self.memory.set_n_bytes(n_bytes)
+    }
+}
+
+/// Full verification finds a fault of the disk in whatever was written: codes, scales, nested scales, digests, copies.
+#[test]
+fn what_reads_back_otherwise_is_found() -> Result<()> {
+    let source = in_memory(checkpoint(), "body")?;
+    for format in [Format::Sym4, Format::Nf4Dq, Format::Q4_0] {
+        for container in [Container::Native, Container::Gguf] {
+            if !format.info().containers.contains(&container) {
+                continue;
+            }
+            let options = QuantizeOptions { container, verify: Verify::Full, ..QuantizeOptions::new(format) };
+            let run = |storage: Arc<dyn Storage>| {
+                pollster::block_on(async { quantize_into(&Engine::Cpu, &source, storage, &options, &mut |_| {}).await })
+            };
+            let sound = Memory::new(usize::MAX);
+            run(Arc::<Memory>::clone(&sound))?;
+            let file = in_memory(sound.bytes(), "sound")?;
+            let n_bytes = usize::try_from(file.n_bytes())?;
+            let first = n_bytes - usize::try_from(file.data_bytes())?;
+            let covered = |at: usize| {
+                let at = (at - first) as u64;
+                file.tensors().iter().any(|tensor| (tensor.offset..tensor.offset + tensor.n_bytes).contains(&at))
+            };
+            for at in (first..n_bytes).step_by(43).filter(|&at| covered(at)) {
+                let memory = Memory::new(usize::MAX);
+                let error = run(Arc::new(Faulty { memory, at }));
+                assert!(error.is_err(), "{format} in {}: the fault at byte {at} went unnoticed", container.name());
+            }
+        }
+    }
     Ok(())
 }

@@ -1,12 +1,12 @@
 // ROWS rows and VECTORS vectors a workgroup, for a few vectors on hardware: invocations take eight neighbouring columns in
-// turn, with each vector's numbers loaded once for all rows, and what they have is added up in workgroup memory.
+// turn, with each vector's numbers loaded once for all rows. Then what they have is added up.
 
 const ROWS_WG: u32 = 128u;
 
 var<workgroup> partial: array<f32, SUMS * ROWS_WG>;
 
-@compute @workgroup_size(ROWS_WG)
-fn product_rows(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) t: u32) {
+// What invocation t has of each sum.
+fn sums_of(wg: vec3<u32>, t: u32) -> array<f32, SUMS> {
     fill_table(t);
     workgroupBarrier();
     let first_row = wg.x * ROWS;
@@ -27,21 +27,14 @@ fn product_rows(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_
             }
         }
     }
-    for (var k = 0u; k < SUMS; k++) { // unrolled
-        partial[k * ROWS_WG + t] = sums[k];
-    }
-    for (var stride = ROWS_WG / 2u; stride > 0u; stride /= 2u) {
-        workgroupBarrier();
-        if t < stride {
-            for (var k = 0u; k < SUMS; k++) {
-                partial[k * ROWS_WG + t] += partial[k * ROWS_WG + t + stride];
-            }
-        }
-    }
-    workgroupBarrier();
-    let row = first_row + t / VECTORS;
-    let v = first + t % VECTORS;
+    return sums;
+}
+
+// Invocation t stores sum t, if there is one.
+fn finish_sum(wg: vec3<u32>, t: u32, sum: f32) {
+    let row = wg.x * ROWS + t / VECTORS;
+    let v = wg.y * VECTORS + t % VECTORS;
     if t < SUMS && row < params.n_rows && v < params.n_vectors {
-        finish(v, row, partial[t * ROWS_WG]);
+        finish(v, row, sum);
     }
 }

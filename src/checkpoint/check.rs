@@ -10,6 +10,7 @@ use super::safetensors::TensorInfo;
 use super::weight::{BlockReader, PackedTensor};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
+use crate::packed::PackedChunk;
 use crate::threads;
 use crate::verify::{CHECKED_PART, Checker, ErrorFigures, Verify, blocks_to_check};
 
@@ -49,7 +50,42 @@ impl<'a> BlockChecker<'a> {
     ///
     /// # Errors
     /// As [`Checker::check`], and [`Error::Io`].
-    pub(crate) fn check(&mut self, ranges: Vec<Range<u64>>, mut each: impl FnMut(u64) -> Result<()>) -> Result<()> {
+    pub(crate) fn check(&mut self, ranges: Vec<Range<u64>>, each: impl FnMut(u64) -> Result<()>) -> Result<()> {
+        self.check_reading(ranges, |_, _| Ok(()), each)
+    }
+
+    /// Holds the blocks that were just written, and sees to it that they read back as they were: then the digest that was
+    /// computed of them is the file's.
+    ///
+    /// # Errors
+    /// As [`Self::check`], and [`Error::BadFile`] for codes that read back otherwise.
+    pub(crate) fn check_written(
+        &mut self,
+        written: PackedChunk<'_>,
+        each: impl FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
+        let info = self.weight.info();
+        let first = written.first_elem / info.block as u64;
+        let end = first + (written.scales.len() / info.scale.n_bytes()) as u64;
+        let same = |first_block: u64, codes: &[u8]| {
+            let at = usize::try_from(first_block - first).unwrap_or(usize::MAX) * info.block_codes_bytes();
+            match written.codes.get(at..at + codes.len()) {
+                Some(written) if written == codes => Ok(()),
+                _ => Err(Error::BadFile(format!("the codes written from block {first_block} on read back otherwise"))),
+            }
+        };
+        #[expect(clippy::single_range_in_vec_init, reason = "one stretch of blocks")]
+        let blocks = vec![first..end];
+        self.check_reading(blocks, same, each)
+    }
+
+    /// [`Self::check`], with a look at the codes that were read from a block on.
+    fn check_reading(
+        &mut self,
+        ranges: Vec<Range<u64>>,
+        look: impl Fn(u64, &[u8]) -> Result<()> + Sync,
+        mut each: impl FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
         let Self { original, tensor, weight, dtype, reader, checker } = self;
         let (block, width) = (weight.info().block as u64, dtype.n_bytes() as u64);
         let part_blocks = CHECKED_PART as u64 / block;
@@ -60,7 +96,8 @@ impl<'a> BlockChecker<'a> {
             let n_bytes = parts.iter().flatten().map(n_elems).sum::<u64>() * width;
             checker.read_and_check(*dtype, weight.n_elems, parts, |first_block, input, codes, scales| {
                 original.read_at(tensor.offset + first_block * block * width, input)?;
-                reader.read(first_block, codes, scales)
+                reader.read(first_block, codes, scales)?;
+                look(first_block, codes)
             })?;
             each(n_bytes)?;
         }

@@ -319,9 +319,7 @@ impl Job<'_, '_> {
                     let n_elems = ((n_blocks * info.block) as u64).min(weight.n_elems - chunk.first_elem);
                     ticks.add(n_elems * width)?;
                     let Some(checker) = &mut checker else { return Ok(()) };
-                    let first_block = chunk.first_elem / info.block as u64;
-                    let blocks = first_block..first_block + n_blocks as u64;
-                    checker.check(vec![blocks], |n_bytes| ticks.add(n_bytes))
+                    checker.check_written(chunk, |n_bytes| ticks.add(n_bytes))
                 },
             )
             .await?;
@@ -330,7 +328,8 @@ impl Job<'_, '_> {
         let (figures, stored) = match (self.verify, checker) {
             (Verify::None, _) => (None, None),
             (Verify::Sample, _) => (Some(check_blocks(original, packed, self.verify, made_by, ticks)?), None),
-            (Verify::Full, Some(checker)) => (Some(checker.figures()), Some(weight.check_digest(data)?)),
+            // Its codes read back as they were, and its scales were read for the digest.
+            (Verify::Full, Some(checker)) => (Some(checker.figures()), weight.recorded_digest(data)?),
             (Verify::Full, None) => {
                 let (figures, stored) = check_weight(original, packed, made_by, ticks)?;
                 (Some(figures), Some(stored))

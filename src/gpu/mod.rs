@@ -51,6 +51,8 @@ pub struct Gpu {
     queue: wgpu::Queue,
     info: wgpu::AdapterInfo,
     shape: Shape,
+    /// Whether products may use subgroup operations.
+    subgroups: bool,
     max_chunk_bytes: u64,
     lost: Arc<OnceLock<String>>,
     pipelines: Mutex<HashMap<pipelines::AnyKernel, wgpu::ComputePipeline>>,
@@ -83,6 +85,7 @@ impl Gpu {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wgquant"),
             required_limits: adapter.limits(),
+            required_features: adapter.features() & wgpu::Features::SUBGROUP,
             ..wgpu::DeviceDescriptor::default()
         };
         let (device, queue) = adapter.request_device(&descriptor).await.map_err(|error| Error::OpenDevice {
@@ -104,7 +107,7 @@ impl Gpu {
     }
 
     /// Builds the driver on a device that the caller already has, with whatever limits and features. The caller's error
-    /// handlers stay as they are. No optional feature is used; a device whose workgroups are too small for
+    /// handlers stay as they are. No optional feature is needed; subgroup operations are used where there are some; a device whose workgroups are too small for
     /// [`Shape::Tile`] gets [`Shape::Serial`].
     ///
     /// # Errors
@@ -115,7 +118,12 @@ impl Gpu {
         check_limits(&info.name, &limits)?;
         let software = info.device_type == wgpu::DeviceType::Cpu;
         let shape = if software || !has_tile_limits(&limits) { Shape::Serial } else { Shape::Tile };
+        // A browser's text would need a line that naga doesn't know.
+        let subgroups = !cfg!(target_family = "wasm")
+            && device.features().contains(wgpu::Features::SUBGROUP)
+            && info.subgroup_max_size <= product_kernels::MAX_SUBGROUP;
         Ok(Self {
+            subgroups,
             device,
             queue,
             info,

@@ -93,6 +93,7 @@ impl Gpu {
     ) -> ProductKernel {
         let shape = match self.shape {
             Shape::Serial | Shape::Block => ProductShape::Serial,
+            Shape::Tile if n_vectors <= FEW_VECTORS && self.subgroups => ProductShape::RowsInSubgroups,
             Shape::Tile if n_vectors <= FEW_VECTORS => ProductShape::Rows,
             Shape::Tile => ProductShape::Tile,
         };

@@ -11,18 +11,22 @@ pub enum ProductShape {
     Serial,
     /// Four rows a workgroup, whose invocations share the columns: for a few vectors on hardware.
     Rows,
+    /// The same with sums added up by subgroup operations: where a device was made with them. Their order is the driver's,
+    /// so subgroups may have at most 32 invocations, for which the bound of [`Product`](super::Product) holds
+    /// in any order.
+    RowsInSubgroups,
     /// 64 rows times 64 vectors a workgroup, through workgroup memory: for many vectors on hardware.
     Tile,
 }
 
 impl ProductShape {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Serial, Self::Rows, Self::Tile];
+    pub const ALL: [Self; 4] = [Self::Serial, Self::Rows, Self::RowsInSubgroups, Self::Tile];
 
     /// Vectors at a time that there are kernels for.
     const fn vectors(self) -> &'static [u32] {
         match self {
-            Self::Serial | Self::Rows => &[1, 4],
+            Self::Serial | Self::Rows | Self::RowsInSubgroups => &[1, 4],
             Self::Tile => &[64],
         }
     }
@@ -33,6 +37,9 @@ impl ProductShape {
         all.iter().copied().find(|&at_a_time| at_a_time >= n).unwrap_or(all[all.len() - 1])
     }
 }
+
+/// Invocations of a subgroup, at most, for [`ProductShape::RowsInSubgroups`].
+pub(super) const MAX_SUBGROUP: u32 = 32;
 
 /// One product kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,10 +90,13 @@ pub struct ProductParams {
 const SERIAL_WG: u32 = 32;
 
 impl ProductKernel {
-    /// Every kernel there is.
+    /// Every kernel there is; those that need subgroups are not for browsers.
     pub fn all() -> impl Iterator<Item = Self> {
         Format::ALL.iter().flat_map(|&format| {
-            ProductShape::ALL.into_iter().flat_map(move |shape| {
+            let shapes = ProductShape::ALL
+                .into_iter()
+                .filter(|&shape| !cfg!(target_family = "wasm") || shape != ProductShape::RowsInSubgroups);
+            shapes.flat_map(move |shape| {
                 [Dtype::F32, Dtype::F16].into_iter().flat_map(move |activations| {
                     [true, false].into_iter().flat_map(move |whole| {
                         let with = move |&n_vectors| Self { format, shape, activations, whole, n_vectors };
@@ -108,6 +118,7 @@ impl ProductKernel {
         match self.shape {
             ProductShape::Serial => "product_serial",
             ProductShape::Rows => "product_rows",
+            ProductShape::RowsInSubgroups => "product_rows_subgroups",
             ProductShape::Tile => "product_tile",
         }
     }
@@ -123,9 +134,14 @@ impl ProductKernel {
         let mut parts = vec![shader!("product/product.wgsl")];
         parts.push(match self.shape {
             ProductShape::Serial => shader!("product/serial.wgsl"),
-            ProductShape::Rows => shader!("product/rows.wgsl"),
+            ProductShape::Rows | ProductShape::RowsInSubgroups => shader!("product/rows.wgsl"),
             ProductShape::Tile => shader!("product/tile.wgsl"),
         });
+        match self.shape {
+            ProductShape::Rows => parts.push(shader!("product/rows_workgroup.wgsl")),
+            ProductShape::RowsInSubgroups => parts.push(shader!("product/rows_subgroups.wgsl")),
+            ProductShape::Serial | ProductShape::Tile => {}
+        }
         parts.push(if self.whole {
             shader!("product/weights_whole.wgsl")
         } else {
@@ -175,7 +191,7 @@ impl ProductKernel {
             ProductShape::Serial if self.whole => [4 / self.n_vectors, self.n_vectors],
             // Its code is long as it is: drivers compile it for seconds.
             ProductShape::Serial => [1, self.n_vectors],
-            ProductShape::Rows => [4, self.n_vectors],
+            ProductShape::Rows | ProductShape::RowsInSubgroups => [4, self.n_vectors],
             ProductShape::Tile => [64, 64],
         }
     }
