@@ -27,35 +27,26 @@ fn overflows(scale: u32) -> bool {
     return scale == 0x7c00u;
 }
 
-// RN(1/d); significand 0 where that is not finite.
+// RN(1/d) with its leading bit at 31, 0 where that is not finite; and the exponent of the largest elements there can be.
 struct Coder {
-    significand: u32,
-    exponent: i32,
+    reciprocal: u32,
+    exponent: u32,
 }
 
 fn coder(absmax: u32, scale: u32) -> Coder {
     let r = reciprocal_of(max(divided(absmax), 1u));
-    return Coder(select(r.reciprocal.significand, 0u, r.infinite), r.reciprocal.exponent);
+    return Coder(select(r.reciprocal.significand << 8u, 0u, r.infinite), u32(110 - r.reciprocal.exponent));
 }
 
-// The magnitude, with x's sign in bit 7.
+// The magnitude, with x's sign in bit 7. RN(|x| · id) reaches c + 1/2 where |x| · id lies no more than half a unit of the next
+// lower binary32 below it: 2^-26 for c = 0, else 2^-24 of c's leading bit.
 fn encode(c: Coder, x: u32) -> u32 {
-    let y = scaled(significand(x), i32(exponent(x)));
-    let product = multiply(y.significand, c.significand);
-    // |x| · id = product · 2^e. Its leading 24 bits, rounded to nearest even, are RN(|x| · id).
-    let e = y.exponent - 150 + c.exponent;
-    let leading = (product.x << 16u) | (product.y >> 16u); // at least 2^30, at most 2^32
-    let cut = firstLeadingBit(leading | 1u) - 23u;
-    let kept = leading >> cut;
-    let below_kept = leading & ((1u << cut) - 1u);
-    let half = (1u << cut) >> 1u;
-    let sticky = (product.y & 0xffffu) != 0u;
-    let up = below_kept > half || (below_kept == half && (sticky || (kept & 1u) == 1u));
-    let n = kept + select(0u, 1u, up);
-    // n · 2^(e + 16 + cut), to an integer, halves away from zero.
-    let shift = u32(clamp(-(e + 16 + i32(cut)), 1, 31));
-    let magnitude = (n + (1u << (shift - 1u))) >> shift;
-    return ((x & SIGN) >> 24u) | select(magnitude, 0u, leading == 0u);
+    // |x| · 2^8 in units of the largest elements': exact wherever |x| · id can reach 1/2.
+    let aligned = (significand(x) << 8u) >> min(c.exponent - exponent(x), 31u);
+    let product = multiply(aligned, c.reciprocal); // |x| · id · 2^56
+    let whole = product.x >> 24u;
+    let slack = select(select(0u, 1u, product.y >= 0xc0000000u), 1u << (firstLeadingBit(whole) & 31u), whole != 0u);
+    return ((x & SIGN) >> 24u) | ((product.x + slack + 0x800000u) >> 24u);
 }
 
 fn finish_word(word: u32) -> u32 {
