@@ -9,6 +9,7 @@ mod compare;
 mod container;
 mod data;
 mod dequantize;
+mod elsewhere;
 mod frontier;
 mod gguf;
 mod histogram;
@@ -38,8 +39,10 @@ pub use self::compare::{
     CompareOptions, CompareReport, ComparedFormat, ComparedTensor, Outcome, compare, compare_source,
 };
 pub use self::dequantize::{DequantizeOptions, DequantizeReport, DequantizedTensor, dequantize, dequantize_into};
+pub use self::elsewhere::{PlannedFile, TaskPlan, finish_elsewhere, plan_task};
 pub use self::histogram::{Histogram, histograms};
 pub use self::inspect::{InspectReport, InspectedTensor, inspect, inspect_source};
+pub use self::output::holds_weights;
 pub use self::packed_file::PackedFile;
 pub use self::packed_writer::{NewTensor, PackedWriter};
 pub use self::progress::{OnProgress, Progress};

@@ -427,8 +427,10 @@ fn contains(folder: &Path, file: &Path) -> bool {
     matches!((folder.canonicalize(), file.canonicalize()), (Ok(folder), Ok(file)) if file.starts_with(&folder))
 }
 
-/// Whether a file of a model's folder holds weights, or says where they are: the output has its own.
-fn holds_weights(path: &Path) -> bool {
+/// Whether a file of a model's folder holds weights, or says where they are, going by its name: an output has its own, and
+/// takes over the others.
+#[must_use]
+pub fn holds_weights(path: &Path) -> bool {
     const ENDINGS: [&str; 10] =
         [".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".index.json"];
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();

@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 /// What is added to an output's name for the folder that its tasks work in.
 const PARTS: &str = ".wgquant-parts";
 /// In there, the folder that becomes the output.
-const FILES: &str = "files";
+pub(super) const FILES: &str = "files";
 /// In there, what is locked by the run that finishes.
 const LOCK: &str = "lock";
 /// Parts that a message names at most.
@@ -68,7 +68,7 @@ pub struct TaskReport {
 
 /// A file that is done.
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
+pub(super) struct Record {
     /// What the job is, as in a journal.
     job: Value,
     /// Who did it.
@@ -76,8 +76,8 @@ struct Record {
     /// How many tasks there were.
     n_tasks: usize,
     /// The file's length, and the BLAKE3 digest of all its bytes.
-    bytes: u64,
-    blake3: String,
+    pub(super) bytes: u64,
+    pub(super) blake3: String,
     tensors: Vec<Entry>,
 }
 
@@ -147,20 +147,13 @@ pub fn finish_tasks(
     let job = Job::open(input, output, &QuantizeOptions { force, ..options.clone() })?;
     let _lock = lock(&job.parts).map_err(|error| error.in_file(output))?;
     let files = if is_named { output.to_owned() } else { job.parts.join(FILES) };
-    let records = job.records(&files)?;
+    let records = job.records(Some(&files))?;
 
-    let mut report = job.report(String::new(), job.source.n_bytes(), options);
-    report.bytes_out = job.plan.layout.n_bytes();
-    let ticker = Ticker::new(report.bytes_out, progress);
-    let mut made_by = Vec::new();
-    for (number, record) in records.into_iter().enumerate() {
-        job.check(number, &files, &record, &ticker)?;
-        report.tensors.extend(job.recorded(number, &record, options));
-        if !made_by.contains(&record.made_by) {
-            made_by.push(record.made_by);
-        }
+    let ticker = Ticker::new(job.plan.layout.n_bytes(), progress);
+    for (number, record) in records.iter().enumerate() {
+        job.check(number, &files, record, &ticker)?;
     }
-    report.adapter = made_by.join(", ");
+    let report = job.finished(&records, options);
     if !is_named {
         job.name_it(&files, options)?;
     }
@@ -170,18 +163,18 @@ pub fn finish_tasks(
 }
 
 /// What all tasks and the last step know.
-struct Job {
-    source: Source,
+pub(super) struct Job {
+    pub(super) source: Source,
     target: Target,
-    plan: Plan,
+    pub(super) plan: Plan,
     /// The folder that tasks work in.
-    parts: PathBuf,
+    pub(super) parts: PathBuf,
     /// What the parts' bytes depend on.
     description: Value,
 }
 
 impl Job {
-    fn open(input: &Path, output: &Path, options: &QuantizeOptions) -> Result<Self> {
+    pub(super) fn open(input: &Path, output: &Path, options: &QuantizeOptions) -> Result<Self> {
         let source = Source::open(input)?;
         let target = target(&source, output, options)?;
         let plan = Plan::new(&source, options).map_err(|error| error.in_file(input))?;
@@ -207,7 +200,22 @@ impl Job {
         }
     }
 
-    fn name(&self, number: usize) -> String {
+    /// What the tasks did together.
+    pub(super) fn finished(&self, records: &[Record], options: &QuantizeOptions) -> QuantizeReport {
+        let mut made_by: Vec<&str> = Vec::new();
+        for record in records.iter() {
+            if !made_by.contains(&record.made_by.as_str()) {
+                made_by.push(&record.made_by);
+            }
+        }
+        let mut report = self.report(made_by.join(", "), self.source.n_bytes(), options);
+        report.bytes_out = self.plan.layout.n_bytes();
+        let tensors = records.iter().enumerate().flat_map(|(number, record)| self.recorded(number, record, options));
+        report.tensors = tensors.collect();
+        report
+    }
+
+    pub(super) fn name(&self, number: usize) -> String {
         self.plan.layout.names().nth(number).unwrap_or_default()
     }
 
@@ -216,14 +224,14 @@ impl Job {
     }
 
     /// The record of a file, if there is one that can be read.
-    fn record(&self, number: usize) -> Option<Record> {
+    pub(super) fn record(&self, number: usize) -> Option<Record> {
         let text = std::fs::read(self.record_path(number)).ok()?;
         let record: Record = serde_json::from_slice(&text).ok()?;
         (record.tensors.len() == self.plan.files[number].len()).then_some(record)
     }
 
     /// Refuses a part of another job.
-    fn check_job(&self, number: usize, record: &Record) -> Result<()> {
+    pub(super) fn check_job(&self, number: usize, record: &Record) -> Result<()> {
         match difference(&record.job, &self.description) {
             None => Ok(()),
             Some(what) => Err(Error::Refused(format!(
@@ -303,10 +311,12 @@ impl Job {
         Ok(ran)
     }
 
-    /// The records of all files.
-    fn records(&self, files: &Path) -> Result<Vec<Record>> {
+    /// The records of all files; those whose file is in the folder `files`, if one is given.
+    pub(super) fn records(&self, files: Option<&Path>) -> Result<Vec<Record>> {
         let found: Vec<_> = (0..self.plan.files.len())
-            .map(|number| self.record(number).filter(|_| files.join(self.name(number)).is_file()))
+            .map(|number| {
+                self.record(number).filter(|_| files.is_none_or(|files| files.join(self.name(number)).is_file()))
+            })
             .collect();
         let n_tasks = found.iter().flatten().map(|record| record.n_tasks).next();
         let missing: Vec<_> = (0..found.len()).filter(|&number| found[number].is_none()).collect();
@@ -356,7 +366,7 @@ impl Job {
     }
 
     /// Adds what else is in the folder, the index last, and gives it its name.
-    fn name_it(&self, files: &Path, options: &QuantizeOptions) -> Result<()> {
+    pub(super) fn name_it(&self, files: &Path, options: &QuantizeOptions) -> Result<()> {
         let names: Vec<_> = self.plan.layout.names().collect();
         let failed = |error| io_error("can't be tidied up", error).in_file(files);
         for entry in std::fs::read_dir(files).map_err(failed)? {
@@ -377,7 +387,7 @@ impl Job {
 }
 
 /// The files that are a task's part, by their numbers: the largest input first, each to the task that has least.
-fn files_of(plan: &Plan, source: &Source, task: Task) -> Vec<usize> {
+pub(super) fn files_of(plan: &Plan, source: &Source, task: Task) -> Vec<usize> {
     let bytes_in = |range: &std::ops::Range<usize>| source.tensors()[range.clone()].iter().map(|tensor| tensor.n_bytes);
     let mut files: Vec<_> = plan.files.iter().map(|range| bytes_in(range).sum::<u64>()).enumerate().collect();
     files.sort_by_key(|&(number, bytes)| (std::cmp::Reverse(bytes), number));
