@@ -1,15 +1,18 @@
 //! Where the work is done: on a GPU, or on the CPU path. Both take a tensor in pieces and give the same bytes.
 
 use crate::cpu;
-use crate::dtype::Dtype;
+use crate::dtype::{Dtype, Weights};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::gpu::Gpu;
-use crate::packed::PackedChunk;
+use crate::packed::{Packed, PackedChunk, zeroed_parts};
 use crate::threads;
 
 /// Elements that the CPU path takes at a time.
 const CPU_CHUNK_ELEMS: u64 = 1 << 20;
+
+/// Elements of a tensor in memory between two looks at whether to go on: so many that cutting costs nothing.
+const CHECK_ELEMS: usize = 1 << 23;
 
 /// The least that [`Engine::with_memory`] takes.
 pub const MIN_MEMORY_BYTES: u64 = 64 << 20;
@@ -105,6 +108,92 @@ impl Engine {
         match self {
             Self::Cpu => "CPU".to_owned(),
             Self::Gpu(gpu) => gpu.description(),
+        }
+    }
+
+    /// Quantizes a tensor in memory, as [`quantize()`](crate::quantize()) and [`Gpu::quantize`] do. `check` is called between
+    /// pieces of some millions of elements, and an error that it returns ends the call.
+    ///
+    /// # Errors
+    /// As [`quantize()`](crate::quantize()), the GPU's errors, and what `check` returns.
+    pub async fn quantize<'a>(
+        &self,
+        format: Format,
+        weights: impl Into<Weights<'a>>,
+        mut check: impl FnMut() -> Result<()>,
+    ) -> Result<Packed> {
+        let weights = weights.into();
+        let (info, n_elems, width) = (format.info(), weights.len(), weights.dtype().n_bytes());
+        let (mut codes, mut scales) = zeroed_parts(info, n_elems)?;
+        match self {
+            Self::Cpu => {
+                for first in (0..n_elems).step_by(CHECK_ELEMS) {
+                    check()?;
+                    let end = n_elems.min(first + CHECK_ELEMS);
+                    let codes = &mut codes[info.codes_at(first)..info.codes_at(end)];
+                    let scales = &mut scales[info.scales_at(first)..info.scales_at(end)];
+                    cpu::quantize_into(format, weights.slice(first..end), first as u64, codes, scales)?;
+                }
+            }
+            Self::Gpu(gpu) => {
+                let mut read = |first: u64, out: &mut [u8]| {
+                    out.copy_from_slice(&weights.bytes()[first as usize * width..][..out.len()]);
+                    Ok(())
+                };
+                let mut write = |chunk: PackedChunk<'_>| {
+                    let first = chunk.first_elem as usize;
+                    codes[info.codes_at(first)..][..chunk.codes.len()].copy_from_slice(chunk.codes);
+                    scales[info.scales_at(first)..][..chunk.scales.len()].copy_from_slice(chunk.scales);
+                    check()
+                };
+                gpu.quantize_stream(format, weights.dtype(), n_elems as u64, &mut read, &mut write).await?;
+            }
+        }
+        Packed::from_stream(format, n_elems as u64, codes, scales)
+    }
+
+    /// Dequantizes a tensor in memory into `out`, little-endian elements of `dtype`, as
+    /// [`dequantize()`](crate::dequantize()) does. `check` is called as [`Self::quantize`] does.
+    ///
+    /// # Errors
+    /// As [`dequantize()`](crate::dequantize()), the GPU's errors, what `check` returns, and [`Error::Refused`] for an `out`
+    /// of another length.
+    pub async fn dequantize(
+        &self,
+        packed: &Packed,
+        dtype: Dtype,
+        out: &mut [u8],
+        mut check: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
+        let (format, width, n_bytes) = (packed.format(), dtype.n_bytes(), out.len() as u64);
+        let wanted = packed.n_elems().saturating_mul(width as u64);
+        if n_bytes != wanted {
+            return Err(Error::Refused(format!("the values take {wanted} bytes, and there is room for {n_bytes}")));
+        }
+        let (info, scales, codes) = (format.info(), packed.stream_scales(), packed.codes());
+        match self {
+            Self::Cpu => {
+                for (piece, out) in out.chunks_mut(CHECK_ELEMS * width).enumerate() {
+                    check()?;
+                    let first = piece * CHECK_ELEMS;
+                    let (codes, scales) = (&codes[info.codes_at(first)..], &scales[info.scales_at(first)..]);
+                    cpu::dequantize_into(format, codes, scales, first as u64, dtype, out)?;
+                }
+                Ok(())
+            }
+            Self::Gpu(gpu) => {
+                let mut read = |first: u64, to_codes: &mut [u8], to_scales: &mut [u8]| {
+                    let first = first as usize;
+                    to_codes.copy_from_slice(&codes[info.codes_at(first)..][..to_codes.len()]);
+                    to_scales.copy_from_slice(&scales[info.scales_at(first)..][..to_scales.len()]);
+                    Ok(())
+                };
+                let mut write = |first: u64, values: &[u8]| {
+                    out[first as usize * width..][..values.len()].copy_from_slice(values);
+                    check()
+                };
+                gpu.dequantize_stream(format, dtype, packed.n_elems(), &mut read, &mut write).await
+            }
         }
     }
 
@@ -243,6 +332,37 @@ fn cpu_chunks(n_elems: u64) -> impl Iterator<Item = (u64, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// In memory, the CPU path cuts where it looks whether to go on; the bytes and the errors are those of one piece.
+    #[test]
+    fn pieces_leave_no_trace() -> Result<()> {
+        let n_elems = 2 * CHECK_ELEMS + 100;
+        let mut weights: Vec<f32> = (0..n_elems).map(|ix| ((ix * 7919) % 2003) as f32 - 1001.0).collect();
+        for format in [Format::Nf4Dq, Format::Sym8] {
+            let mut n_checks = 0;
+            let mut count = || {
+                n_checks += 1;
+                Ok(())
+            };
+            let packed = pollster::block_on(Engine::Cpu.quantize(format, &weights[..], &mut count))?;
+            assert_eq!(packed, crate::quantize(format, &weights[..])?);
+            let mut values = vec![0; n_elems * 4];
+            pollster::block_on(Engine::Cpu.dequantize(&packed, Dtype::F32, &mut values, &mut count))?;
+            assert!(values == crate::dequantize(&packed, Dtype::F32)?);
+            assert_eq!(n_checks, 6);
+            let stop = || if n_elems > 0 { Err(Error::GivenUp) } else { Ok(()) };
+            let stopped = pollster::block_on(Engine::Cpu.quantize(format, &weights[..], stop));
+            assert!(matches!(stopped, Err(Error::GivenUp)));
+            let stopped = pollster::block_on(Engine::Cpu.dequantize(&packed, Dtype::F32, &mut values, stop));
+            assert!(matches!(stopped, Err(Error::GivenUp)));
+            let short = pollster::block_on(Engine::Cpu.dequantize(&packed, Dtype::F32, &mut values[1..], || Ok(())));
+            assert!(matches!(short, Err(Error::Refused(_))));
+        }
+        weights[2 * CHECK_ELEMS + 3] = f32::NAN;
+        let found = pollster::block_on(Engine::Cpu.quantize(Format::Nf4, &weights[..], || Ok(())));
+        assert!(matches!(found, Err(Error::NonFinite { index, .. }) if index == 2 * CHECK_ELEMS as u64 + 3));
+        Ok(())
+    }
 
     #[test]
     fn names_of_devices() {

@@ -3,7 +3,8 @@
 use pyo3::buffer::{ElementType, PyUntypedBuffer};
 use pyo3::exceptions::{PyBufferError, PyTypeError};
 use pyo3::prelude::*;
-use wgquant::{Dtype, Error};
+use pyo3::types::PyMemoryView;
+use wgquant::{Dtype, Error, Result};
 
 use crate::dlpack::{DlType, Managed};
 use crate::errors::{exception, refused};
@@ -13,6 +14,9 @@ const DL_INT: u8 = 0;
 const DL_UINT: u8 = 1;
 const DL_FLOAT: u8 = 2;
 const DL_BFLOAT: u8 = 4;
+
+/// Bytes that are gathered between two looks at whether to go on.
+const CHECK_BYTES: usize = 64 << 20;
 
 /// An array of weights, or room for one.
 pub(crate) struct Array {
@@ -41,8 +45,14 @@ impl Array {
     /// Takes an array. `dtype` says what 16-bit or 32-bit integers are the bits of.
     pub(crate) fn new(object: &Bound<'_, PyAny>, dtype: Option<Dtype>) -> PyResult<Self> {
         // NumPy knows bf16 only from the package ml_dtypes, and hands it out in no way but this.
-        if let Some(view) = ml_dtypes_bits(object) {
-            return Self::from_buffer(PyUntypedBuffer::get(&view)?, &view, Some(dtype.unwrap_or(Dtype::BF16)));
+        let bits = ml_dtypes_bits(object);
+        let (object, dtype) = match &bits {
+            Some(view) => (view, Some(dtype.unwrap_or(Dtype::BF16))),
+            None => (object, dtype),
+        };
+        if let Some(row) = row_of_scalar(object)? {
+            let array = Self::from_buffer(PyUntypedBuffer::get(&row)?, object, dtype)?;
+            return Ok(Self { shape: Vec::new(), ..array });
         }
         match PyUntypedBuffer::get(object) {
             Ok(buffer) => Self::from_buffer(buffer, object, dtype),
@@ -120,22 +130,28 @@ impl Array {
         self.n_elems() as usize * self.dtype.n_bytes()
     }
 
-    /// The elements as they lie in a row; copied if they don't.
-    pub(crate) fn bytes(&self) -> std::borrow::Cow<'_, [u8]> {
-        match &self.strides {
+    /// The elements as they lie in a row; copied if they don't, with a `check` now and then of whether to go on.
+    ///
+    /// # Errors
+    /// What `check` returns.
+    pub(crate) fn bytes(&self, check: impl FnMut() -> Result<()>) -> Result<std::borrow::Cow<'_, [u8]>> {
+        Ok(match &self.strides {
             _ if self.n_elems() == 0 || self.data.is_null() => (&[]).into(),
             // SAFETY: the owner keeps so many bytes there.
             None => unsafe { std::slice::from_raw_parts(self.data, self.n_bytes()) }.into(),
-            Some(strides) => self.gathered(strides).into(),
-        }
+            Some(strides) => self.gathered(strides, check)?.into(),
+        })
     }
 
-    fn gathered(&self, strides: &[isize]) -> Vec<u8> {
+    fn gathered(&self, strides: &[isize], mut check: impl FnMut() -> Result<()>) -> Result<Vec<u8>> {
         let width = self.dtype.n_bytes();
         let mut out = Vec::with_capacity(self.n_bytes());
         let mut index = vec![0_u64; self.shape.len()];
         let mut at = 0_isize;
         while out.len() < self.n_bytes() {
+            if out.len() % CHECK_BYTES == 0 {
+                check()?;
+            }
             // SAFETY: `at` is the place of the element `index`, which lies within the owner's memory.
             out.extend_from_slice(unsafe { std::slice::from_raw_parts(self.data.wrapping_offset(at), width) });
             for axis in (0..index.len()).rev() {
@@ -148,7 +164,7 @@ impl Array {
                 index[axis] = 0;
             }
         }
-        out
+        Ok(out)
     }
 
     /// The elements' memory, to be written to.
@@ -172,6 +188,17 @@ fn ml_dtypes_bits<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> 
     let name: String = object.getattr("dtype").ok()?.getattr("name").ok()?.extract().ok()?;
     let module: String = object.get_type().getattr("__module__").ok()?.extract().ok()?;
     (name == "bfloat16" && module.starts_with("numpy")).then(|| object.call_method1("view", ("uint16",)).ok())?
+}
+
+/// A row of one element in the place of an array without dimensions, of which a buffer has no shape to give.
+fn row_of_scalar<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let Ok(view) = PyMemoryView::from(object) else { return Ok(None) };
+    if view.getattr("ndim")?.extract::<usize>()? != 0 {
+        return Ok(None);
+    }
+    let format: String = view.getattr("format")?.extract()?;
+    let row = view.call_method1("cast", ("B",)).and_then(|bytes| bytes.call_method1("cast", (&format, [1])));
+    row.map(Some).map_err(|_| exception(&Error::UnsupportedDtype(format)))
 }
 
 /// What integers of that width are the bits of.

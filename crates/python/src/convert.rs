@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use wgquant::format::ScaleType;
-use wgquant::{Dtype, Engine, Format, Weights};
+use wgquant::{Error, Format, Result, Weights};
 
 use crate::array::Array;
 use crate::engines::with_engine;
-use crate::errors::{OrRaise, refused};
+use crate::errors::{OrRaise, exception, refused};
+use crate::jobs::Signals;
 use crate::packed::{Packed, dtype_of};
 
 /// Packs an array.
@@ -24,15 +24,12 @@ pub(crate) fn quantize(
     let format = Format::from_name(format).or_raise()?;
     let array = Array::new(array, dtype.map(dtype_of).transpose()?)?;
     let (view, dtype) = (&array, array.dtype);
-    let packed = py.detach(|| {
-        let bytes = view.bytes();
+    let packed = interruptible(py, |check| {
+        let bytes = view.bytes(&mut *check)?;
         let weights = Weights::from_le_bytes(dtype, &bytes)?;
-        with_engine(device, |engine| match engine {
-            Engine::Gpu(gpu) => pollster::block_on(gpu.quantize(format, weights)),
-            Engine::Cpu => wgquant::quantize(format, weights),
-        })
+        with_engine(device, |engine| pollster::block_on(engine.quantize(format, weights, &mut *check)))
     });
-    Ok(Packed { inner: Arc::new(packed.or_raise()?), shape: array.shape.clone(), dtype })
+    Ok(Packed { inner: Arc::new(packed?), shape: array.shape.clone(), dtype })
 }
 
 /// Fills an array with what a packed one stands for.
@@ -51,17 +48,22 @@ pub(crate) fn dequantize(
     }
     let (dtype, inner) = (array.dtype, &packed.inner);
     let out = array.bytes_mut()?;
-    py.detach(|| with_engine(device, |engine| fill(engine, inner, dtype, out))).or_raise()
+    interruptible(py, |check| {
+        with_engine(device, |engine| pollster::block_on(engine.dequantize(inner, dtype, out, &mut *check)))
+    })
 }
 
-fn fill(engine: &Engine, packed: &wgquant::Packed, dtype: Dtype, out: &mut [u8]) -> wgquant::Result<()> {
-    let values = match engine {
-        Engine::Gpu(gpu) => pollster::block_on(gpu.dequantize(packed, dtype))?,
-        Engine::Cpu if packed.format().info().scale == ScaleType::Nested => wgquant::dequantize(packed, dtype)?,
-        Engine::Cpu => {
-            return wgquant::dequantize_to_slice(packed.format(), packed.codes(), packed.scales(), dtype, out);
-        }
-    };
-    out.copy_from_slice(&values);
-    Ok(())
+/// Runs work without the interpreter's lock, which ends early for a signal such as Ctrl-C's: it looks for one where it
+/// calls its argument.
+fn interruptible<T: Send>(
+    py: Python<'_>,
+    work: impl FnOnce(&mut (dyn FnMut() -> Result<()> + Send)) -> Result<T> + Send,
+) -> PyResult<T> {
+    let mut signals = Signals::default();
+    let done =
+        py.detach(|| work(&mut || if signals.look(|py| py.check_signals()) { Err(Error::GivenUp) } else { Ok(()) }));
+    match signals.raised {
+        Some(raised) => Err(raised),
+        None => done.map_err(|error| exception(&error)),
+    }
 }

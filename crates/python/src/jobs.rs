@@ -69,6 +69,33 @@ fn pick<T: Copy>(what: &str, all: &[T], name_of: fn(T) -> &'static str, name: &s
     })
 }
 
+/// Looks for signals, and keeps what the interpreter raised for one.
+pub(crate) struct Signals {
+    last: Instant,
+    pub(crate) raised: Option<PyErr>,
+}
+
+impl Default for Signals {
+    fn default() -> Self {
+        Self { last: Instant::now(), raised: None }
+    }
+}
+
+impl Signals {
+    /// Calls `report` with the interpreter's lock, if that is due, and says whether to stop.
+    pub(crate) fn look(&mut self, report: impl FnOnce(Python<'_>) -> PyResult<()>) -> bool {
+        if self.raised.is_none() && self.last.elapsed() >= INTERVAL {
+            self.look_now(report);
+        }
+        self.raised.is_some()
+    }
+
+    fn look_now(&mut self, report: impl FnOnce(Python<'_>) -> PyResult<()>) {
+        self.last = Instant::now();
+        self.raised = Python::attach(report).err();
+    }
+}
+
 /// Runs a job without the interpreter's lock. Its progress goes to `callback`, and what that raises, or a signal such as
 /// Ctrl-C's, ends it: what it has finished stays if it is to `keep` that for another run.
 fn run_job<T: Send>(
@@ -77,23 +104,23 @@ fn run_job<T: Send>(
     keep: bool,
     job: impl FnOnce(&mut OnProgress<'_>) -> Result<T> + Send,
 ) -> PyResult<T> {
-    let mut raised = None;
-    let slot = &mut raised;
+    let mut signals = Signals::default();
+    let slot = &mut signals;
     let done = py.detach(move || {
-        let mut last = Instant::now();
         job(&mut |progress: Progress<'_>| {
-            let is_over = progress.done_bytes >= progress.total_bytes;
-            if slot.is_some() || (!is_over && last.elapsed() < INTERVAL) {
-                return;
+            let was_raised = slot.raised.is_some();
+            let report = |py: Python<'_>| report(py, callback.as_ref(), progress);
+            if progress.done_bytes >= progress.total_bytes && !was_raised {
+                slot.look_now(report);
+            } else {
+                slot.look(report);
             }
-            last = Instant::now();
-            if let Err(error) = Python::attach(|py| report(py, callback.as_ref(), progress)) {
-                *slot = Some(error);
+            if slot.raised.is_some() && !was_raised {
                 if keep { progress.stop() } else { progress.give_up() }
             }
         })
     });
-    match raised {
+    match signals.raised {
         Some(error) => Err(error),
         None => done.map_err(|error| exception(&error)),
     }
@@ -157,6 +184,43 @@ pub(crate) fn finish_tasks(
     let done =
         run_job(py, progress, false, |progress| checkpoint::finish_tasks(&source, &destination, &options, progress));
     Ok(done?.into())
+}
+
+/// What a task of so many would do: names, lengths and recorded digests of its files, how many files there are in all, and
+/// the runs of bytes that it reads of the input's files.
+type TaskPlan = (Vec<(String, u64, Option<String>)>, usize, Vec<(PathBuf, u64, u64)>);
+
+#[pyfunction]
+pub(crate) fn plan_task(
+    py: Python<'_>,
+    source: PathBuf,
+    destination: PathBuf,
+    options: Options,
+    task: (usize, usize),
+) -> PyResult<TaskPlan> {
+    let (options, task) = (options.build()?, Task::new(task.0, task.1).or_raise()?);
+    let plan = py.detach(|| checkpoint::plan_task(&source, &destination, &options, task)).or_raise()?;
+    let files = plan.files.into_iter().map(|file| (file.name, file.n_bytes, file.digest)).collect();
+    let reads = plan.reads.into_iter().map(|(path, run)| (path, run.start, run.end)).collect();
+    Ok((files, plan.n_files, reads))
+}
+
+#[pyfunction]
+pub(crate) fn finish_elsewhere(
+    py: Python<'_>,
+    source: PathBuf,
+    destination: PathBuf,
+    options: Options,
+) -> PyResult<Report> {
+    let options = options.build()?;
+    let done =
+        run_job(py, None, false, |progress| checkpoint::finish_elsewhere(&source, &destination, &options, progress));
+    Ok(done?.into())
+}
+
+#[pyfunction]
+pub(crate) fn holds_weights(name: PathBuf) -> bool {
+    checkpoint::holds_weights(&name)
 }
 
 #[pyfunction]

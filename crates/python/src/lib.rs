@@ -2,6 +2,7 @@
 
 mod array;
 mod convert;
+mod digest;
 mod dlpack;
 mod engines;
 mod errors;
@@ -33,6 +34,10 @@ fn _wgquant(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(jobs::quantize_task, module)?)?;
     module.add_function(wrap_pyfunction!(jobs::finish_tasks, module)?)?;
     module.add_function(wrap_pyfunction!(jobs::plan, module)?)?;
+    module.add_function(wrap_pyfunction!(jobs::plan_task, module)?)?;
+    module.add_function(wrap_pyfunction!(jobs::finish_elsewhere, module)?)?;
+    module.add_function(wrap_pyfunction!(jobs::holds_weights, module)?)?;
+    module.add_class::<digest::Digest>()?;
     module.add_function(wrap_pyfunction!(jobs::dequantize_file, module)?)?;
     module.add_function(wrap_pyfunction!(jobs::verify, module)?)?;
     module.add_function(wrap_pyfunction!(jobs::inspect, module)?)?;

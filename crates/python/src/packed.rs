@@ -155,17 +155,21 @@ fn view<'py>(py: Python<'py>, memory: Memory, dtype: &str) -> PyResult<Bound<'py
     py.import("numpy")?.call_method1("frombuffer", (Bound::new(py, Part(memory))?, dtype))
 }
 
-/// The bytes of anything with the buffer protocol.
-fn bytes_of(object: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+/// Hands over the bytes of anything with the buffer protocol.
+pub(crate) fn with_bytes<T>(object: &Bound<'_, PyAny>, take: impl FnOnce(&[u8]) -> T) -> PyResult<T> {
     let buffer = PyUntypedBuffer::get(object)?;
     if !buffer.is_c_contiguous() {
         return Err(PyTypeError::new_err("a part's bytes should lie in a row"));
     }
     if buffer.len_bytes() == 0 {
-        return Ok(Vec::new());
+        return Ok(take(&[]));
     }
     // SAFETY: the buffer has so many bytes, and is alive.
-    Ok(unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast::<u8>(), buffer.len_bytes()) }.to_vec())
+    Ok(take(unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast::<u8>(), buffer.len_bytes()) }))
+}
+
+fn bytes_of(object: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    with_bytes(object, <[u8]>::to_vec)
 }
 
 /// The type of that name.

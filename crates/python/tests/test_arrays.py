@@ -1,7 +1,12 @@
 """Arrays in and out, whatever they come as, against what the command line writes."""
 
 import gc
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 
 import ml_dtypes
 import numpy
@@ -164,3 +169,65 @@ def test_two_threads_at_once():
     counter.join()
     assert found == [[digest] * 4 for digest in expected]
     assert counted[0] > 1000
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_an_array_without_dimensions(dtype):
+    value = numpy.array(-3.5, ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    packed = wgquant.quantize(value, "sym8", device="cpu")
+    assert packed.shape == ()
+    assert packed.digest == wgquant.quantize(value.reshape(1), "sym8", device="cpu").digest
+    back = wgquant.dequantize(packed, device="cpu")
+    assert back.shape == () and back == value and back.dtype == value.dtype
+    with pytest.raises(wgquant.RefusedError, match="q4_0 packs whole blocks of 32 weights, and 1 are no multiple"):
+        wgquant.quantize(value, "q4_0", device="cpu")
+
+
+def test_numbers_without_dimensions():
+    assert wgquant.quantize(numpy.float32(2), "nf4", device="cpu").shape == ()
+    with pytest.raises(wgquant.RefusedError, match="weights of type float64 can't be quantized"):
+        wgquant.quantize(numpy.float64(2), "nf4", device="cpu")
+    with pytest.raises(wgquant.NonFiniteError, match="element 0 is NaN"):
+        wgquant.quantize(numpy.array(numpy.nan, "float32"), "nf4", device="cpu")
+    with pytest.raises(TypeError, match="float has neither"):
+        wgquant.quantize(2.0, "nf4", device="cpu")
+
+
+@pytest.mark.parametrize("work", ["quantize", "dequantize", "gather"])
+def test_ctrl_c_in_an_array(work):
+    """A call that would take many seconds ends within one. Its arrays are zeros that take no memory before they are used."""
+    script = """if True:
+        import sys, time, numpy, wgquant
+        def call(n):
+            zeros = numpy.zeros(1 if sys.argv[1] == "gather" else n, "float16")
+            if sys.argv[1] == "dequantize":
+                codes, scales = numpy.zeros(n // 2, "uint8"), numpy.zeros(n // 64, "float32")
+                packed = wgquant.Packed.from_parts("nf4", (n,), "f16", codes, scales)
+                return lambda: wgquant.dequantize(packed, out=zeros, device="cpu")
+            array = zeros if sys.argv[1] == "quantize" else numpy.broadcast_to(zeros, (n,))
+            return lambda: wgquant.quantize(array, "nf4", device="cpu")
+        small = call(1 << 24)
+        small()
+        before = time.monotonic()
+        small()
+        seconds = time.monotonic() - before
+        n = min(int(8 / seconds), 64 if sys.argv[1] == "dequantize" else 256) << 24
+        run = call(n)
+        print("begins", flush=True)
+        try:
+            run()
+        except KeyboardInterrupt:
+            print("interrupted", seconds * (n >> 24), flush=True)
+    """
+    environment = {**os.environ, "RAYON_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", script, work]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout.readline() == "begins\n"
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    before = time.monotonic()
+    answer = process.stdout.readline().split()
+    waited = time.monotonic() - before
+    _, error = process.communicate(timeout=60)
+    assert answer[:1] == ["interrupted"] and error == "" and process.returncode == 0, (answer, error)
+    assert waited < max(1, float(answer[1]) / 4), (waited, answer)
