@@ -1,9 +1,11 @@
-"""A local Ray cluster of three nodes, of which some are killed in mid-run."""
+"""A local Ray cluster of three nodes, of which some are killed in mid-run; and what the driver's memory takes."""
 
 import contextlib
 import os
 import pathlib
 import signal
+import subprocess
+import sys
 import time
 
 # Ray looks for another address than the loopback's wherever it takes a cluster for real; this is its word for "don't".
@@ -12,6 +14,7 @@ os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 import pytest
 import ray
 from conftest import contents, write_model
+from store import Server
 
 import wgquant
 
@@ -138,3 +141,54 @@ def test_errors_come_out(cluster, model, tmp_path):
         quantize_checkpoint(source, folder / "one", FORMAT, **OPTIONS)
     with pytest.raises(wgquant.DamagedError, match="has no model.safetensors in it"):
         quantize_checkpoint(tmp_path, folder / "two", FORMAT, **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    server = Server()
+    yield server.bucket()
+    server.stop()
+
+
+@pytest.mark.parametrize("kills", [(3, 11, 17)])
+def test_a_store_when_nodes_are_lost(kills, cluster, model, bucket):
+    """The same with source and destination in a store: no part under a final name before all are done."""
+    from wgquant.ray import quantize_checkpoint
+
+    source, _, expected = model
+    bucket.upload(source, "in")
+
+    def progress(done, total):
+        assert not bucket.keys("out")
+        if done in kills:
+            lose(cluster)
+
+    places = bucket.url("in"), bucket.url("out")
+    summary = quantize_checkpoint(*places, FORMAT, progress=progress, storage_options=bucket.options, **OPTIONS)
+    assert bucket.contents("out") == expected
+    assert (summary.n_files, summary.n_tensors) == (N_SHARDS, N_SHARDS)
+    assert bucket.keys("out.wgquant-parts") == []
+
+
+DRIVER = """if True:
+    import os, resource, sys
+    import ray
+    from wgquant.ray import quantize_checkpoint
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20, _node_ip_address="127.0.0.1")
+    done = quantize_checkpoint(sys.argv[1], sys.argv[2], "sym4", verify="none", shard_size=1 << 20)
+    print(done.n_files, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def test_the_drivers_memory(tmp_path):
+    """Sixty times the model, in files and in bytes, takes less than 24 MiB more, of 512 MiB: Ray's own notes of its tasks."""
+    peaks = []
+    for n_shards, rows in [(1, 4096), (64, 4096)]:
+        source = write_model(tmp_path / f"in{n_shards}", n_shards, rows)
+        command = [sys.executable, "-c", DRIVER, str(source), str(tmp_path / f"out{n_shards}")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+        n_files, peak = map(int, done.stdout.split())
+        assert n_files == n_shards
+        peaks.append(peak)
+    assert peaks[1] < peaks[0] + (24 << 20), peaks

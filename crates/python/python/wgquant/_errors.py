@@ -14,8 +14,8 @@ class Error(Exception):
 
     tensor: str | None = None
     """The tensor that it happened in, if it was in one."""
-    path: os.PathLike[str] | None = None
-    """The file that it happened in, if it was in one."""
+    path: os.PathLike[str] | str | None = None
+    """The file that it happened in, if it was in one; of an object in a store, its URL."""
     kept: os.PathLike[str] | None = None
     """What of an unfinished output is kept, for ``resume=True`` to go on with; ``None`` if nothing is."""
 
