@@ -196,9 +196,8 @@ fn row_of_scalar<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, 
     if view.getattr("ndim")?.extract::<usize>()? != 0 {
         return Ok(None);
     }
-    let format: String = view.getattr("format")?.extract()?;
-    let row = view.call_method1("cast", ("B",)).and_then(|bytes| bytes.call_method1("cast", (&format, [1])));
-    row.map(Some).map_err(|_| exception(&Error::UnsupportedDtype(format)))
+    let array = object.py().import("numpy")?.call_method1("asarray", (object,))?;
+    Ok(Some(array.call_method1("reshape", (1,))?))
 }
 
 /// What integers of that width are the bits of.

@@ -333,6 +333,19 @@ def test_keys(server, model, monkeypatch):
             monkeypatch.setenv(f"AWS_{key.upper()}", value)
         places = bucket.url("in"), bucket.url("out")
         run(_parts.Job(*places, FORMAT, OPTIONS))
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            with monkeypatch.context() as without:
+                without.delenv(name)
+                refused(
+                    wgquant.IoError,
+                    "in: there are no keys for the store: set AWS_ACCESS",
+                    _parts.Job(*places, FORMAT, OPTIONS),
+                )
+        with monkeypatch.context() as without:
+            without.delenv("AWS_ALLOW_HTTP")
+            refused(
+                wgquant.IoError, "in: the store is at an http:// address: allow", _parts.Job(*places, FORMAT, OPTIONS)
+            )
         for options, code in [
             ({"secret_access_key": "wrong"}, "SignatureDoesNotMatch"),
             ({"aws_access_key_id": "AKIAWRONG"}, "InvalidAccessKeyId"),

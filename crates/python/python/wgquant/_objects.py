@@ -190,6 +190,13 @@ class Bucket:
                 f"{place}: the store gave no access ({code or 'status 401 or 403'}): check AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, or storage_options, and what they allow"
             )
+        if re.search(r"/latest/api/token|Missing (SecretAccessKey|AccessKeyId)", text):
+            return IoError(
+                f"{place}: there are no keys for the store: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+                "storage_options, or give the machine a role"
+            )
+        if "builder error" in text and "http://" in text:
+            return IoError(f"{place}: the store is at an http:// address: allow that with AWS_ALLOW_HTTP=true")
         if "HTTP error" in text:
             where = re.search(r"https?://[^/\s]+", text)
             return IoError(
