@@ -1,6 +1,7 @@
 """Checkpoints: the jobs, their progress, how they stop, and the command line."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -172,6 +173,21 @@ def test_tasks(tmp_path):
     part.write_bytes(whole)
     wgquant.finish_tasks(model, tmp_path / "out", "nf4", **shared)
     assert contents(tmp_path / "out") == contents(tmp_path / "one") and len(files) == 6
+
+
+def test_tasks_on_copies(tmp_path):
+    """Each node may have its own copy of the source, if it keeps the times: else it could be another version."""
+    model = write_model(tmp_path / "in", 2, 64)
+    shutil.copytree(model, tmp_path / "node" / "in", copy_function=shutil.copy2)
+    shutil.copytree(model, tmp_path / "later" / "in", copy_function=shutil.copyfile)
+    options = {"device": "cpu", "shard_size": 40_000}
+    wgquant.quantize_file(model, tmp_path / "one", "nf4", **options)
+    wgquant.quantize_task(model, tmp_path / "out", "nf4", (1, 2), **options)
+    with pytest.raises(wgquant.RefusedError, match="was made with another input"):
+        wgquant.quantize_task(tmp_path / "later" / "in", tmp_path / "out", "nf4", (1, 2), **options)
+    wgquant.quantize_task(tmp_path / "node" / "in", tmp_path / "out", "nf4", (2, 2), **options)
+    wgquant.finish_tasks(model, tmp_path / "out", "nf4", shard_size=40_000)
+    assert contents(tmp_path / "out") == contents(tmp_path / "one")
 
 
 @pytest.mark.parametrize("command", [[sys.executable, "-m", "wgquant"], [os.path.dirname(sys.executable) + "/wgquant"]])

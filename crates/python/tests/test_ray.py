@@ -174,7 +174,8 @@ DRIVER = """if True:
     import os, resource, sys
     import ray
     from wgquant.ray import quantize_checkpoint
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20, _node_ip_address="127.0.0.1")
+    local = {"address": "local", "num_cpus": 2, "_node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20}
+    ray.init(**local, include_dashboard=False, log_to_driver=False)
     done = quantize_checkpoint(sys.argv[1], sys.argv[2], "sym4", verify="none", shard_size=1 << 20)
     print(done.n_files, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """

@@ -172,6 +172,13 @@ def test_what_is_there_already(bucket, model, tmp_path):
         "below/kept": b"not of this model",
     }
 
+    # Of a call that was killed while it gave parts their names, and that another job is to replace.
+    bucket.put("killed/model-00001-of-00009.safetensors", b"a part")
+    bucket.put("killed.wgquant-parts/state.json", b'{"job": "another", "state": "placing"}')
+    refused(wgquant.RefusedError, "killed: exists already", job(bucket, bucket.url("in"), bucket.url("killed")))
+    run(job(bucket, bucket.url("in"), bucket.url("killed"), force=True))
+    assert bucket.contents("killed") == expected
+
     bucket.put("other/notes.txt", b"mine")
     refused(wgquant.RefusedError, "other: exists already", job(bucket, bucket.url("in"), bucket.url("other")))
     sentence = "other: holds objects, and no model, so it is not replaced"
@@ -278,6 +285,9 @@ def test_a_missing_shard(bucket, model):
     refused(wgquant.IoError, sentence, job(bucket, bucket.url("in"), bucket.url("out")))
     bucket.put("in/model-00002-of-00005.safetensors", b"\xff" * 100)
     sentence = f"^s3://{bucket.name}/in/model-00002-of-00005.safetensors: is no safetensors file"
+    refused(wgquant.DamagedError, sentence, job(bucket, bucket.url("in"), bucket.url("out")))
+    bucket.put("in/config.json", b" " * (17 << 20))
+    sentence = f"^s3://{bucket.name}/in/config.json: is no file of at most 16777216 bytes"
     refused(wgquant.DamagedError, sentence, job(bucket, bucket.url("in"), bucket.url("out")))
 
 
@@ -442,6 +452,7 @@ def test_on_a_local_ray(bucket, model, monkeypatch, tmp_path):
     source, expected = model
     bucket.upload(source, "in")
     ray.init(
+        "local",
         num_cpus=1,
         include_dashboard=False,
         log_to_driver=False,

@@ -108,14 +108,14 @@ def _check_destination(job: Job) -> None:
     names = {of.name for of in to.list(to.key)}
     if not names and to.head(to.key) is None:
         return
-    state = _read_state(job, to)
-    if state == "complete":
+    state = _read_state(to)
+    if state.get("state") == "complete":
         _tidy_up(to)  # of a call that was killed when all was done but that
-    if state == "placing":
-        return
+    elif state.get("job") == _identity(job):
+        return  # it was killed while it gave the parts their names
     if not job.options.get("force", False):
         raise RefusedError(f"{to.url}: exists already: give another name, or --force to replace it")
-    if not names & {MODEL_FILE, INDEX_FILE, CONFIG_FILE}:
+    if not names & {MODEL_FILE, INDEX_FILE, CONFIG_FILE} and not state:
         raise RefusedError(
             f"{to.url}: holds objects, and no model, so it is not replaced: remove them, or give another name"
         )
@@ -178,7 +178,7 @@ def _hand_over(to: Bucket, at: Places, name: str) -> None:
 
 def _finish_there(job: Job, snapshot: Snapshot | None, at: Places) -> None:
     to = job.bucket(job.destination)
-    if _read_state(job, to) == "complete":
+    if _read_state(to) == {"job": _identity(job), "state": "complete"}:
         _tidy_up(to)
         return
     with at.named():
@@ -249,12 +249,13 @@ def _write_state(job: Job, to: Bucket, state: str) -> None:
     to.put(_parts(to, "state.json"), json.dumps({"job": _identity(job), "state": state}).encode())
 
 
-def _read_state(job: Job, to: Bucket) -> str | None:
+def _read_state(to: Bucket) -> dict[str, str]:
+    """What was noted last; nothing if that can't be read."""
     try:
-        state = json.loads(to.read(_parts(to, "state.json")) or b"")
-        return str(state["state"]) if state["job"] == _identity(job) else None
-    except (ValueError, KeyError, TypeError):
-        return None
+        state = json.loads(to.read(_parts(to, "state.json")) or b"{}")
+        return state if isinstance(state, dict) else {}
+    except ValueError:
+        return {}
 
 
 def _tidy_up(to: Bucket) -> None:

@@ -30,8 +30,8 @@ def scratch_folder(parent: str | None) -> Iterator[pathlib.Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        lock.unlink(missing_ok=True)
         os.close(file)
+        lock.unlink(missing_ok=True)
 
 
 def _locked(root: pathlib.Path) -> tuple[int, pathlib.Path]:

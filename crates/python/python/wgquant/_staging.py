@@ -28,6 +28,7 @@ NO_TASK = (1 << 32, 1 << 32)
 _HEAD_BYTES = 64 << 10
 """What is read of a file at first: most headers are shorter."""
 _MAX_HEADER_BYTES = 100_000_000
+_MAX_TEXT_BYTES = {CONFIG_FILE: 16 << 20, INDEX_FILE: 256 << 20}
 _MAX_GGUF_HEADER_BYTES = 256 << 20
 _SLACK_BYTES = 64 << 20
 """What a task's disk should have beyond what it is known to take."""
@@ -129,9 +130,11 @@ def take_snapshot(job: Job) -> Snapshot:
             raise RefusedError(f"{bucket.url}: there is no such object, nor any with that prefix: check the name")
         objects = {found.name: found}
     heads: dict[str, bytes] = {}
-    for name in () if is_file else (CONFIG_FILE, INDEX_FILE):
+    for name, max_bytes in () if is_file else _MAX_TEXT_BYTES.items():
         if name in objects:
-            heads[name] = bytes(bucket.read_range(objects[name], 0, objects[name].n_bytes))
+            # One that is longer is refused by its length.
+            n_bytes = objects[name].n_bytes
+            heads[name] = bytes(bucket.read_range(objects[name], 0, n_bytes if n_bytes <= max_bytes else 0))
     weights = list(objects) if is_file else _with_weights(objects, heads)
     for name, head in in_order(lambda name: (name, _head(bucket, objects[name])), weights):
         heads[name] = head
