@@ -123,31 +123,17 @@ impl Engine {
         mut check: impl FnMut() -> Result<()>,
     ) -> Result<Packed> {
         let weights = weights.into();
-        let (info, n_elems, width) = (format.info(), weights.len(), weights.dtype().n_bytes());
+        let (info, n_elems) = (format.info(), weights.len());
+        if let Self::Gpu(gpu) = self {
+            return gpu.quantize_while(format, weights, check).await;
+        }
         let (mut codes, mut scales) = zeroed_parts(info, n_elems)?;
-        match self {
-            Self::Cpu => {
-                for first in (0..n_elems).step_by(CHECK_ELEMS) {
-                    check()?;
-                    let end = n_elems.min(first + CHECK_ELEMS);
-                    let codes = &mut codes[info.codes_at(first)..info.codes_at(end)];
-                    let scales = &mut scales[info.scales_at(first)..info.scales_at(end)];
-                    cpu::quantize_into(format, weights.slice(first..end), first as u64, codes, scales)?;
-                }
-            }
-            Self::Gpu(gpu) => {
-                let mut read = |first: u64, out: &mut [u8]| {
-                    out.copy_from_slice(&weights.bytes()[first as usize * width..][..out.len()]);
-                    Ok(())
-                };
-                let mut write = |chunk: PackedChunk<'_>| {
-                    let first = chunk.first_elem as usize;
-                    codes[info.codes_at(first)..][..chunk.codes.len()].copy_from_slice(chunk.codes);
-                    scales[info.scales_at(first)..][..chunk.scales.len()].copy_from_slice(chunk.scales);
-                    check()
-                };
-                gpu.quantize_stream(format, weights.dtype(), n_elems as u64, &mut read, &mut write).await?;
-            }
+        for first in (0..n_elems).step_by(CHECK_ELEMS) {
+            check()?;
+            let end = n_elems.min(first + CHECK_ELEMS);
+            let codes = &mut codes[info.codes_at(first)..info.codes_at(end)];
+            let scales = &mut scales[info.scales_at(first)..info.scales_at(end)];
+            cpu::quantize_into(format, weights.slice(first..end), first as u64, codes, scales)?;
         }
         Packed::from_stream(format, n_elems as u64, codes, scales)
     }
@@ -170,31 +156,17 @@ impl Engine {
         if n_bytes != wanted {
             return Err(Error::Refused(format!("the values take {wanted} bytes, and there is room for {n_bytes}")));
         }
-        let (info, scales, codes) = (format.info(), packed.stream_scales(), packed.codes());
-        match self {
-            Self::Cpu => {
-                for (piece, out) in out.chunks_mut(CHECK_ELEMS * width).enumerate() {
-                    check()?;
-                    let first = piece * CHECK_ELEMS;
-                    let (codes, scales) = (&codes[info.codes_at(first)..], &scales[info.scales_at(first)..]);
-                    cpu::dequantize_into(format, codes, scales, first as u64, dtype, out)?;
-                }
-                Ok(())
-            }
-            Self::Gpu(gpu) => {
-                let mut read = |first: u64, to_codes: &mut [u8], to_scales: &mut [u8]| {
-                    let first = first as usize;
-                    to_codes.copy_from_slice(&codes[info.codes_at(first)..][..to_codes.len()]);
-                    to_scales.copy_from_slice(&scales[info.scales_at(first)..][..to_scales.len()]);
-                    Ok(())
-                };
-                let mut write = |first: u64, values: &[u8]| {
-                    out[first as usize * width..][..values.len()].copy_from_slice(values);
-                    check()
-                };
-                gpu.dequantize_stream(format, dtype, packed.n_elems(), &mut read, &mut write).await
-            }
+        if let Self::Gpu(gpu) = self {
+            return gpu.dequantize_while(packed, dtype, out, check).await;
         }
+        let (info, scales, codes) = (format.info(), packed.stream_scales(), packed.codes());
+        for (piece, out) in out.chunks_mut(CHECK_ELEMS * width).enumerate() {
+            check()?;
+            let first = piece * CHECK_ELEMS;
+            let (codes, scales) = (&codes[info.codes_at(first)..], &scales[info.scales_at(first)..]);
+            cpu::dequantize_into(format, codes, scales, first as u64, dtype, out)?;
+        }
+        Ok(())
     }
 
     /// Quantizes a tensor of `n_elems` weights in pieces. `read` fills a buffer with the elements from a flat index on, on
@@ -337,7 +309,8 @@ mod tests {
     #[test]
     fn pieces_leave_no_trace() -> Result<()> {
         let n_elems = 2 * CHECK_ELEMS + 100;
-        let mut weights: Vec<f32> = (0..n_elems).map(|ix| ((ix * 7919) % 2003) as f32 - 1001.0).collect();
+        let values = (0..2003_u16).map(|value| f32::from(value) - 1001.0);
+        let mut weights: Vec<f32> = values.cycle().take(n_elems).collect();
         for format in [Format::Nf4Dq, Format::Sym8] {
             let mut n_checks = 0;
             let mut count = || {

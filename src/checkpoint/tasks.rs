@@ -203,7 +203,7 @@ impl Job {
     /// What the tasks did together.
     pub(super) fn finished(&self, records: &[Record], options: &QuantizeOptions) -> QuantizeReport {
         let mut made_by: Vec<&str> = Vec::new();
-        for record in records.iter() {
+        for record in records {
             if !made_by.contains(&record.made_by.as_str()) {
                 made_by.push(&record.made_by);
             }

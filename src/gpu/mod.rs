@@ -199,7 +199,16 @@ impl Gpu {
     /// As [`quantize`](crate::quantize), and the GPU's: [`Error::DeviceLost`], [`Error::OutOfDeviceMemory`],
     /// [`Error::DeviceTimeout`], [`Error::Gpu`].
     pub async fn quantize<'a>(&self, format: Format, weights: impl Into<Weights<'a>>) -> Result<Packed> {
-        let weights = weights.into();
+        self.quantize_while(format, weights.into(), || Ok(())).await
+    }
+
+    /// [`Self::quantize`], with a `check` after each piece of whether to go on.
+    pub(crate) async fn quantize_while(
+        &self,
+        format: Format,
+        weights: Weights<'_>,
+        mut check: impl FnMut() -> Result<()>,
+    ) -> Result<Packed> {
         let (mut codes, mut scales) = zeroed_parts(format.info(), weights.len())?;
         let (info, width) = (format.info(), weights.dtype().n_bytes());
         let mut read = |first: u64, out: &mut [u8]| {
@@ -209,7 +218,7 @@ impl Gpu {
         let mut write = |chunk: PackedChunk<'_>| {
             copy_to(&mut codes, info.codes_bytes(chunk.first_elem), chunk.codes);
             copy_to(&mut scales, info.scales_bytes(chunk.first_elem), chunk.scales);
-            Ok(())
+            check()
         };
         self.quantize_stream(format, weights.dtype(), weights.len() as u64, &mut read, &mut write).await?;
         Packed::from_stream(format, weights.len() as u64, codes, scales)
@@ -222,6 +231,18 @@ impl Gpu {
     /// As [`dequantize`](crate::dequantize), and the GPU's as for [`Self::quantize`].
     pub async fn dequantize(&self, packed: &Packed, dtype: Dtype) -> Result<Vec<u8>> {
         let mut values = zeroed(packed.n_elems().saturating_mul(dtype.n_bytes() as u64))?;
+        self.dequantize_while(packed, dtype, &mut values, || Ok(())).await?;
+        Ok(values)
+    }
+
+    /// [`Self::dequantize`] into memory of the values' length, with a `check` after each piece of whether to go on.
+    pub(crate) async fn dequantize_while(
+        &self,
+        packed: &Packed,
+        dtype: Dtype,
+        values: &mut [u8],
+        mut check: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
         let all_scales = packed.stream_scales();
         let info = packed.format().info();
         let mut read = |first: u64, codes: &mut [u8], scales: &mut [u8]| {
@@ -230,11 +251,10 @@ impl Gpu {
             Ok(())
         };
         let mut write = |first: u64, out: &[u8]| {
-            copy_to(&mut values, first * dtype.n_bytes() as u64, out);
-            Ok(())
+            copy_to(values, first * dtype.n_bytes() as u64, out);
+            check()
         };
-        self.dequantize_stream(packed.format(), dtype, packed.n_elems(), &mut read, &mut write).await?;
-        Ok(values)
+        self.dequantize_stream(packed.format(), dtype, packed.n_elems(), &mut read, &mut write).await
     }
 
     /// Does `work` and turns whatever wgpu has to say of it into an error value.
