@@ -124,6 +124,35 @@ def test_large_files_go_in_pieces(bucket, tmp_path, monkeypatch):
     assert [len(data) > 5 << 20 for data in bucket.contents("out").values()] == [True]
 
 
+MEASURED = """if True:
+    import pickle, re, sys
+    from wgquant import _objects, _parts
+    _objects.PIECE_BYTES = 5 << 20  # a store takes no smaller ones
+    here = pickle.load(open(sys.argv[1], "rb"))
+    found, snapshot = _parts.survey(here)
+    _parts.work(here, snapshot, (1, found.n_files), "cpu")
+    _parts.finish(here, snapshot)
+    print(int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) << 10)
+"""
+
+
+def test_memory_of_a_task(bucket, tmp_path):
+    """80 MiB more of a model take no more memory: what is in flight is a few pieces, here of 5 MiB."""
+    peaks = []
+    for n_rows in (80, 160):
+        values = numpy.tile(numpy.random.default_rng(1).standard_normal((1, 1 << 18), "float32"), (n_rows, 1))
+        write_safetensors(tmp_path / "in.safetensors", {"a.weight": values})
+        bucket.put(f"in{n_rows}.safetensors", tmp_path / "in.safetensors")
+        options = {"shard_size": 1 << 40, "verify": "full"}
+        places = bucket.url(f"in{n_rows}.safetensors"), bucket.url(f"out{n_rows}")
+        here = _parts.Job(*places, "sym8", options, str(tmp_path), bucket.options)
+        (tmp_path / "job").write_bytes(pickle.dumps(here))
+        command = [sys.executable, "-c", MEASURED, str(tmp_path / "job")]
+        peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout))
+        assert len(bucket.get(f"out{n_rows}/model.safetensors")) > values.nbytes / 4
+    assert peaks[1] < peaks[0] + (12 << 20), peaks
+
+
 def test_gguf(bucket, tmp_path, binary, monkeypatch):
     """Of a GGUF file, only reading its header says how long that is."""
     monkeypatch.setattr(_staging, "_HEAD_BYTES", 512)
