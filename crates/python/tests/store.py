@@ -1,13 +1,20 @@
-"""A store that speaks S3, on the loopback alone."""
+"""A store that speaks S3, on the loopback alone; and jobs on it."""
 
 import json
 import logging
+import pickle
 import urllib.request
 
 import obstore
+import pytest
 from moto.server import ThreadedMotoServer
 from obstore.store import S3Store
 
+from wgquant import _parts
+
+FORMAT = "nf4-dq"
+OPTIONS = {"container": "bnb", "verify": "full", "shard_size": 60_000}
+N_SHARDS = 5
 KEYS = {"access_key_id": "AKIATEST", "secret_access_key": "secret", "region": "us-east-1"}
 
 
@@ -85,3 +92,23 @@ class Bucket:
     def contents(self, prefix):
         """The objects directly in a prefix, as `conftest.contents` has files."""
         return {key.rpartition("/")[2]: self.get(key) for key in self.keys(prefix)}
+
+
+def job(bucket, source, destination, scratch=None, **options):
+    return _parts.Job(str(source), str(destination), FORMAT, {**OPTIONS, **options}, scratch, bucket.options)
+
+
+def run(job, order=None):
+    """What `wgquant.ray` does, without Ray. What goes from node to node is pickled there."""
+    found, snapshot = pickle.loads(pickle.dumps(_parts.survey(job)))
+    for number in order or range(1, found.n_files + 1):
+        _parts.work(job, snapshot, (number, found.n_files), "cpu")
+    _parts.finish(job, snapshot)
+    return found
+
+
+def refused(kind, sentence, job):
+    with pytest.raises(kind, match=sentence) as raised:
+        run(job)
+    assert "\n" not in str(raised.value) and "scratch-" not in str(raised.value)
+    return raised.value

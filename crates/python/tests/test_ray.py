@@ -1,22 +1,21 @@
-"""A local Ray cluster of three nodes, of which some are killed in mid-run; and what the driver's memory takes."""
+"""A local Ray cluster of three nodes, of which some are killed in mid-run; and what memory it takes."""
 
 import contextlib
 import os
 import pathlib
+import pickle
 import signal
 import subprocess
 import sys
 import time
 
-# Ray looks for another address than the loopback's wherever it takes a cluster for real; this is its word for "don't".
-os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-
+import numpy
 import pytest
 import ray
-from conftest import contents, write_model
-from store import Server
+from conftest import contents, write_model, write_safetensors
 
 import wgquant
+from wgquant import _parts
 
 N_SHARDS = 24
 FORMAT = "nf4-dq"
@@ -143,13 +142,6 @@ def test_errors_come_out(cluster, model, tmp_path):
         quantize_checkpoint(tmp_path, folder / "two", FORMAT, **OPTIONS)
 
 
-@pytest.fixture(scope="module")
-def bucket():
-    server = Server()
-    yield server.bucket()
-    server.stop()
-
-
 @pytest.mark.parametrize("kills", [(3, 11, 17)])
 def test_a_store_when_nodes_are_lost(kills, cluster, model, bucket):
     """The same with source and destination in a store: no part under a final name before all are done."""
@@ -194,3 +186,32 @@ def test_the_drivers_memory(tmp_path):
         assert n_files == n_shards
         peaks.append(peak)
     assert peaks[1] < peaks[0] + (16 << 20), peaks
+
+
+MEASURED = """if True:
+    import pickle, re, sys
+    from wgquant import _objects, _parts
+    _objects.PIECE_BYTES = 5 << 20  # a store takes no smaller ones
+    here = pickle.load(open(sys.argv[1], "rb"))
+    found, snapshot = _parts.survey(here)
+    _parts.work(here, snapshot, (1, found.n_files), "cpu")
+    _parts.finish(here, snapshot)
+    print(int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) << 10)
+"""
+
+
+def test_memory_of_a_task(bucket, tmp_path):
+    """80 MiB more of a model take no more memory: what is in flight is a few pieces, here of 5 MiB."""
+    peaks = []
+    for n_rows in (80, 160):
+        values = numpy.tile(numpy.random.default_rng(1).standard_normal((1, 1 << 18), "float32"), (n_rows, 1))
+        write_safetensors(tmp_path / "in.safetensors", {"a.weight": values})
+        bucket.put(f"in{n_rows}.safetensors", tmp_path / "in.safetensors")
+        options = {"shard_size": 1 << 40, "verify": "full"}
+        places = bucket.url(f"in{n_rows}.safetensors"), bucket.url(f"out{n_rows}")
+        here = _parts.Job(*places, "sym8", options, str(tmp_path), bucket.options)
+        (tmp_path / "job").write_bytes(pickle.dumps(here))
+        command = [sys.executable, "-c", MEASURED, str(tmp_path / "job")]
+        peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout))
+        assert len(bucket.get(f"out{n_rows}/model.safetensors")) > values.nbytes / 4
+    assert peaks[1] < peaks[0] + (12 << 20), peaks
