@@ -387,3 +387,36 @@ fn a_failing_reader_or_writer_ends_the_stream() {
         quantize(Format::Sym4, &vec![1.0_f32; 5000]).expect("finite")
     );
 }
+
+#[test]
+fn work_in_memory_ends_when_it_is_told_to() {
+    for name in common::adapter_names() {
+        let gpu = Engine::Gpu(common::open(&name).with_max_chunk_bytes(64 << 10));
+        let weights: Vec<f32> = (0..200_000_u32).map(|ix| f32::from((ix % 977) as u16) - 488.0).collect();
+        for (format, stops_at) in [(Format::Nf4Dq, 1), (Format::Sym8, 3), (Format::Mxfp4, u32::MAX)] {
+            let mut n_checks = 0;
+            let mut check = || {
+                n_checks += 1;
+                if n_checks == stops_at { Err(Error::GivenUp) } else { Ok(()) }
+            };
+            let done = pollster::block_on(gpu.quantize(format, &weights[..], &mut check));
+            let packed = quantize(format, &weights[..]).expect("finite");
+            match stops_at {
+                u32::MAX => assert_eq!(done.expect("finite"), packed),
+                _ => assert!(matches!(done, Err(Error::GivenUp))),
+            }
+            n_checks = 0;
+            let mut check = || {
+                n_checks += 1;
+                if n_checks == stops_at { Err(Error::GivenUp) } else { Ok(()) }
+            };
+            let mut values = vec![0; weights.len() * 4];
+            let done = pollster::block_on(gpu.dequantize(&packed, Dtype::F32, &mut values, &mut check));
+            match stops_at {
+                u32::MAX => assert!(values == wgquant::dequantize(&packed, Dtype::F32).expect("sound")),
+                _ => assert!(matches!(done, Err(Error::GivenUp))),
+            }
+            assert!(n_checks >= stops_at.min(8), "{n_checks} pieces");
+        }
+    }
+}
