@@ -101,7 +101,9 @@ def test_the_same_bytes_when_nodes_are_lost(kills, cluster, model):
     def progress(done, total):
         seen.append(done)
         assert total == N_SHARDS and not out.exists()
-        assert not list((folder / f"{out.name}.wgquant-parts").rglob("*index.json"))
+        # Which does not mind that folders in there come and go.
+        walk = os.walk(folder / f"{out.name}.wgquant-parts")
+        assert not [name for _, _, names in walk for name in names if name.endswith("index.json")]
         if done in kills:
             lose(cluster)
 
