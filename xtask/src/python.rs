@@ -37,7 +37,8 @@ pub(crate) fn ensure(root: &Path) -> Result<()> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tests {
     All,
-    /// Without those whose Ray nodes start and die for a minute: how that goes depends on what else the machine does.
+    /// Without those whose Ray nodes start and die for a minute, or that move large files to measure memory: how that goes
+    /// depends on what else the machine does.
     WithoutCluster,
 }
 

@@ -69,6 +69,31 @@ def test_large_files_go_in_pieces(bucket, tmp_path, monkeypatch):
     assert [len(data) > 5 << 20 for data in bucket.contents("out").values()] == [True]
 
 
+def test_what_makes_it_a_model_comes_last(bucket, stored_model, tmp_path, monkeypatch):
+    """The index, or where all is in one file that file."""
+    source, expected = stored_model
+    seen = []
+
+    def look(original):
+        def call(self, of, *rest):
+            seen.append({key.rpartition("/")[2] for key in bucket.keys("out")})
+            return original(self, of, *rest)
+
+        return call
+
+    for name in ("copy", "put"):
+        monkeypatch.setattr(_objects.Bucket, name, look(getattr(_objects.Bucket, name)))
+    bucket.upload(source, "in")
+    run(job(bucket, bucket.url("in"), bucket.url("out")))
+    assert [set(expected) - names for names in seen if len(names) == len(expected) - 1] == [
+        {"model.safetensors.index.json"}
+    ]
+    seen.clear()
+    run(job(bucket, bucket.url("in"), bucket.url("out"), shard_size=1 << 30, force=True))
+    assert [names for names in seen if "config.json" not in names] == []
+    assert seen[-2] == {"config.json", "tokenizer.json"} and seen[-1] == {*seen[-2], "model.safetensors"}
+
+
 def test_gguf(bucket, tmp_path, binary, monkeypatch):
     """Of a GGUF file, only reading its header says how long that is."""
     monkeypatch.setattr(_staging, "_HEAD_BYTES", 512)

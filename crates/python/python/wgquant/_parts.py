@@ -191,23 +191,22 @@ def _finish_there(job: Job, snapshot: Snapshot | None, at: Places) -> None:
     with at.named():
         _wgquant.finish_elsewhere(at.source, at.destination, at.options)
     others = sorted(path.name for path in at.destination.iterdir())
-    last = INDEX_FILE if INDEX_FILE in others else None
+    if snapshot:
+        check_unchanged(job, snapshot)
 
     _write_state(job, to, "placing")
     old = [of.key for of in to.list(to.key)]
     # Without these it is no model, whatever else lies there meanwhile.
     to.delete([key for key in old if key.rpartition("/")[2] in (INDEX_FILE, MODEL_FILE)])
-    for _ in in_order(lambda name: to.copy(parts[name], f"{to.key}/{name}"), names):
-        pass
-    for name in others:
-        if name != last:
-            to.put(f"{to.key}/{name}", at.destination / name)
-    if snapshot:
-        check_unchanged(job, snapshot)
     made = {f"{to.key}/{name}" for name in (*names, *others)}
     to.delete([key for key in old if key not in made])
-    if last:
-        to.put(f"{to.key}/{last}", at.destination / last)
+    for name in others:
+        if name != INDEX_FILE:
+            to.put(f"{to.key}/{name}", at.destination / name)
+    for _ in in_order(lambda name: to.copy(parts[name], f"{to.key}/{name}"), names):
+        pass
+    if INDEX_FILE in others:
+        to.put(f"{to.key}/{INDEX_FILE}", at.destination / INDEX_FILE)
     _write_state(job, to, "complete")
     _tidy_up(to)
 
