@@ -5,7 +5,7 @@ use std::path::Path;
 use super::StoredDtype;
 use super::data::PIECE_BYTES;
 use super::frontier::frontier;
-use super::nested::ScaleSpool;
+use super::nested::{ScaleSpool, temp_dir};
 use super::plan::refuse_quantized;
 use super::progress::{OnProgress, Ticker};
 use super::safetensors::TensorInfo;
@@ -333,9 +333,4 @@ fn place(error: Error, source: &Source, tensor: &TensorInfo) -> Error {
         Error::NonFinite { .. } => error.in_tensor(&tensor.name).in_file(source.file_of(tensor)),
         error => error.in_tensor(&tensor.name),
     }
-}
-
-/// The system's folder for temporary files; a browser has none.
-fn temp_dir() -> Option<std::path::PathBuf> {
-    (!cfg!(target_family = "wasm")).then(std::env::temp_dir)
 }

@@ -37,7 +37,7 @@ pub use self::compare::{
     CompareOptions, CompareReport, ComparedFormat, ComparedTensor, Outcome, compare, compare_source,
 };
 pub use self::dequantize::{DequantizeOptions, DequantizeReport, DequantizedTensor, dequantize, dequantize_into};
-pub use self::histogram::{Histogram, histograms};
+pub use self::histogram::{Histogram, histograms, histograms_of};
 pub use self::inspect::{InspectReport, InspectedTensor, inspect, inspect_source};
 pub use self::packed_file::PackedFile;
 pub use self::progress::{OnProgress, Progress};

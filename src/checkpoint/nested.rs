@@ -201,6 +201,11 @@ impl ScaleSpool {
     }
 }
 
+/// The system's folder for temporary files; a browser has none.
+pub(crate) fn temp_dir() -> Option<std::path::PathBuf> {
+    (!cfg!(target_family = "wasm")).then(std::env::temp_dir)
+}
+
 /// Holds a tensor's nested scales against the reference.
 #[derive(Debug)]
 pub(crate) struct NestedChecker<'a> {
@@ -218,7 +223,7 @@ impl NestedChecker<'_> {
     /// [`Error::Mismatch`] at the first byte that differs, [`Error::NonFinite`] if the original can't be quantized at all,
     /// and [`Error::Io`].
     pub(crate) fn check_all(&self) -> Result<()> {
-        let mut spool = ScaleSpool::new(Some(&std::env::temp_dir()));
+        let mut spool = ScaleSpool::new(temp_dir().as_deref());
         let n_blocks = self.weight.n_blocks();
         let mut first = 0;
         while first < n_blocks {
