@@ -215,6 +215,55 @@ impl Engine {
         }
     }
 
+    /// Quantizes a tensor of `n_elems` weights in pieces, of which `read` hands out as for [`Self::quantize_stream`], into
+    /// memory: only what is packed is held. `done` is told how many elements are packed so far, and ends it with an error.
+    ///
+    /// # Errors
+    /// As [`Self::quantize_stream`], and whatever `done` returns.
+    pub async fn quantize_to_memory(
+        &self,
+        format: Format,
+        dtype: Dtype,
+        n_elems: u64,
+        read: impl Fn(u64, &mut [u8]) -> Result<()> + Sync,
+        mut done: impl FnMut(u64) -> Result<()>,
+    ) -> Result<Packed> {
+        let (mut codes, mut scales) = (Vec::new(), Vec::new());
+        self.quantize_stream(format, dtype, n_elems, read, |chunk| {
+            codes.extend_from_slice(chunk.codes);
+            scales.extend_from_slice(chunk.scales);
+            // Two codes a byte at most, so this may be one too many at the end.
+            done(n_elems.min((codes.len() * 8 / format.info().bits) as u64))
+        })
+        .await?;
+        Packed::from_stream(format, n_elems, codes, scales)
+    }
+
+    /// Dequantizes a packed tensor in pieces, which `write` takes as for [`Self::dequantize_stream`].
+    ///
+    /// # Errors
+    /// As [`Self::dequantize_stream`].
+    pub async fn dequantize_from_memory(
+        &self,
+        packed: &Packed,
+        dtype: Dtype,
+        write: impl FnMut(u64, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let (info, all_scales) = (packed.format().info(), packed.stream_scales());
+        let read = |first_elem: u64, codes: &mut [u8], scales: &mut [u8]| {
+            for (from, at, to) in [
+                (packed.codes(), info.codes_bytes(first_elem), codes),
+                (&all_scales[..], info.scales_bytes(first_elem), scales),
+            ] {
+                // In memory, so a `usize` says where.
+                let at = usize::try_from(at).unwrap_or(usize::MAX);
+                to.copy_from_slice(&from[at..at + to.len()]);
+            }
+            Ok(())
+        };
+        self.dequantize_stream(packed.format(), dtype, packed.n_elems(), read, write).await
+    }
+
     /// Dequantizes a tensor of `n_elems` weights in pieces into little-endian elements of `dtype`. `read` fills the codes
     /// and the scales of the elements from a flat index on (a multiple of the block); `write` takes the pieces in order,
     /// with the flat index of their first element. Memory does not depend on `n_elems`.

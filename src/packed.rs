@@ -114,6 +114,18 @@ impl Packed {
         })
     }
 
+    /// Second-level scales, little-endian `f32`; empty where scales are not nested.
+    #[must_use]
+    pub fn nested_absmax(&self) -> &[u8] {
+        &self.nested_absmax
+    }
+
+    /// What nested scales have in common; 0 where they are not nested.
+    #[must_use]
+    pub fn nested_offset(&self) -> f32 {
+        f32::from_bits(self.nested_offset)
+    }
+
     /// One scale a block, as blocks' codecs and streams take it: nested ones dequantized.
     pub(crate) fn stream_scales(&self) -> std::borrow::Cow<'_, [u8]> {
         match self.nested() {

@@ -2,7 +2,12 @@
 
 use std::ops::Range;
 
+use crate::cpu;
 use crate::dtype::Weights;
+use crate::error::{Error, Result};
+use crate::format::ScaleType;
+use crate::packed::Packed;
+use crate::quant::nested::NESTED_BLOCK;
 use crate::random::SplitMix;
 use crate::reference;
 
@@ -200,6 +205,56 @@ impl BlockFigures {
         }
         figures
     }
+}
+
+/// What messages call a tensor that has no name.
+const TENSOR: &str = "weights";
+
+/// Holds a packed tensor in memory against the weights that it came from, every byte of it, and measures how far its values
+/// moved.
+///
+/// # Errors
+/// [`Error::Mismatch`] at the first byte that differs, [`Error::Refused`] for another number of weights, and what
+/// [`quantize`](crate::quantize) has to say of the weights.
+pub fn verify_tensor<'a>(weights: impl Into<Weights<'a>>, packed: &Packed) -> Result<ErrorFigures> {
+    let weights = weights.into();
+    if weights.len() as u64 != packed.n_elems() {
+        let text = format!("{} weights can't be what {} packed ones were", weights.len(), packed.n_elems());
+        return Err(Error::Refused(text));
+    }
+    let (format, figures) = (packed.format(), ErrorFigures::default());
+    let mut checker = Checker { format, tensor: TENSOR, made_by: None, figures };
+    checker.check(weights, 0, packed.codes(), &packed.stream_scales())?;
+    if format.info().scale == ScaleType::Nested {
+        check_nested(weights, &cpu::quantize(format, weights)?, packed)?;
+    }
+    Ok(checker.figures)
+}
+
+/// Holds nested scales, which depend on all of a tensor, against what they should be.
+fn check_nested(weights: Weights<'_>, expected: &Packed, actual: &Packed) -> Result<()> {
+    let format = expected.format();
+    let offsets = [expected, actual].map(|packed| packed.nested_offset().to_le_bytes());
+    for (part, expected, actual, block_of) in [
+        ("scale", expected.scales(), actual.scales(), (|at| at) as fn(usize) -> usize),
+        ("second-level scale", expected.nested_absmax(), actual.nested_absmax(), |at| at / 4 * NESTED_BLOCK),
+        ("scale offset", &offsets[0][..], &offsets[1][..], |_| 0),
+    ] {
+        let Some(at) = expected.iter().zip(actual).position(|(expected, actual)| expected != actual) else { continue };
+        let block = block_of(at);
+        let index = block * format.info().block;
+        return Err(Error::Mismatch(Box::new(Mismatch {
+            tensor: TENSOR.to_owned(),
+            block: block as u64,
+            index: index as u64,
+            part,
+            input_bits: format!("{:#x}", weights.bits(index)),
+            expected: expected[at],
+            actual: actual[at],
+            made_by: None,
+        })));
+    }
+    Ok(())
 }
 
 /// Blocks to look at: all of them, or for [`Verify::Sample`] the first, the last and a choice between that depends on

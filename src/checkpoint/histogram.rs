@@ -54,15 +54,26 @@ pub fn histograms(
     n_bins: usize,
     progress: &mut OnProgress<'_>,
 ) -> Result<Vec<Histogram>> {
-    let original = Source::open(original)?;
-    let quantized = PackedFile::open(quantized)?;
+    histograms_of((&Source::open(original)?, &PackedFile::open(quantized)?), names, n_bins, progress)
+}
+
+/// [`histograms()`] for checkpoints that are open already: the original and what was quantized.
+///
+/// # Errors
+/// As [`histograms()`].
+pub fn histograms_of(
+    (original, quantized): (&Source, &PackedFile),
+    names: &[&str],
+    n_bins: usize,
+    progress: &mut OnProgress<'_>,
+) -> Result<Vec<Histogram>> {
     let mut weights = Vec::with_capacity(names.len());
     for &name in names {
         let tensor = original.find(name).filter(|tensor| tensor.float().is_some());
         let packed = quantized.weights().iter().find(|weight| weight.name == name);
         match (tensor, packed) {
             (Some(tensor), Some(packed)) if tensor.shape == packed.shape => {
-                weights.push(Weight { original: &original, tensor, quantized: &quantized, packed });
+                weights.push(Weight { original, tensor, quantized, packed });
             }
             _ => {
                 let text = "is no weight of one shape in the original and in what was quantized".to_owned();

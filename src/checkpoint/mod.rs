@@ -40,7 +40,7 @@ pub use self::compare::{
 };
 pub use self::dequantize::{DequantizeOptions, DequantizeReport, DequantizedTensor, dequantize, dequantize_into};
 pub use self::elsewhere::{PlannedFile, TaskPlan, finish_elsewhere, plan_task};
-pub use self::histogram::{Histogram, histograms};
+pub use self::histogram::{Histogram, histograms, histograms_of};
 pub use self::inspect::{InspectReport, InspectedTensor, inspect, inspect_source};
 pub use self::output::holds_weights;
 pub use self::packed_file::PackedFile;

@@ -96,10 +96,14 @@ fn count_exceeded<S: Simd, const N: usize>(simd: S, x: f32x16<S>, thresholds: &T
 /// Whether there is an instruction that looks up any of 128 bytes.
 #[inline(always)]
 fn looks_up_128_bytes<S: Simd>(simd: S) -> bool {
+    let level = simd.level();
     #[cfg(target_arch = "x86_64")]
-    return simd.level().as_avx512().is_some();
+    return level.as_avx512().is_some();
     #[cfg(not(target_arch = "x86_64"))]
-    return false;
+    {
+        let _ = level;
+        false
+    }
 }
 
 #[inline(always)]

@@ -9,6 +9,8 @@ mod interop;
 mod packages;
 mod python;
 mod steps;
+mod wasm_toolchain;
+mod web;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,6 +20,7 @@ Commands:
   cargo xtask test     set up what the tests need, then formatting, clippy, documentation and every test
   cargo xtask setup    only set up what the tests need: software adapters where there is no GPU, a browser, a real checkpoint
   cargo xtask python   only the Python package: builds the wheel and runs its tests, those on a local Ray cluster too
+  cargo xtask web      only the web package: compiles it to wasm and makes the page, in target/web
   cargo xtask interop  the live comparison with transformers, llama.cpp and others (compiles for minutes at first)
   cargo xtask bench    how fast it is, beside what memory allows and beside peers (options: -- --help)
   cargo xtask fuzz N   hostile files for N seconds a reader (10 minutes each before a release)
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         ["setup"] => steps::setup(root()),
         ["python"] => python::ensure(root()).and_then(|()| python::test(root(), python::Tests::All)),
         ["interop"] => interop::interop(root()),
+        ["web"] => wasm_toolchain::ensure(root()).and_then(|()| web::build(root())),
         ["make-checkpoint", "--size", size] => checkpoint::make(root(), size),
         ["bench", ref options @ ..] => bench::bench(root(), options),
         ["fuzz", seconds] => fuzz::fuzz(root(), seconds),

@@ -32,6 +32,7 @@ const TOOLS: &[Package] = &[
     Package { name: "python3-pip", is_there: has_pip },
     Package { name: "python3-venv", is_there: has_venv },
     Package { name: "chromium", is_there: has_chromium },
+    Package { name: "npm", is_there: || has_program("npm") },
 ];
 
 /// Installs what is missing, or says what to install.

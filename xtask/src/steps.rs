@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{fixture, gguf_package, packages, python};
+use crate::{fixture, gguf_package, packages, python, wasm_toolchain, web};
 
 /// Optimized, with overflow checks and assertions: see Cargo.toml. All steps use it, so that nothing is built twice.
 pub(crate) const PROFILE: [&str; 2] = ["--profile", "checked"];
@@ -37,6 +37,8 @@ pub(crate) fn test(root: &Path) -> Result<()> {
         doc.arg("doc").args(workspace).args(PROFILE).arg("--no-deps").env("RUSTDOCFLAGS", "-D warnings");
         run(&mut doc)
     })?;
+    // Before the tests, which look at it in a browser.
+    summary.step("web package", || web::build(root))?;
     // All of them run even if one fails, so that one run shows everything that is broken.
     summary.step("tests", || {
         let mut tests = cargo(root);
@@ -60,6 +62,7 @@ pub(crate) fn test(root: &Path) -> Result<()> {
 fn set_up(root: &Path, summary: &mut Summary) -> Result<()> {
     summary.step("system packages", packages::ensure)?;
     summary.step("real checkpoint", || fixture::ensure(root))?;
+    summary.step("wasm compiler", || wasm_toolchain::ensure(root))?;
     summary.step("package gguf", || gguf_package::ensure(root))?;
     summary.step("Python's tools", || python::ensure(root))
 }

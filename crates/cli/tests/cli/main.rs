@@ -4,7 +4,6 @@
 
 mod bad_input;
 mod bad_places;
-mod browser;
 mod common;
 mod compare;
 mod containers;

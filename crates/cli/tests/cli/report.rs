@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::browser::Page;
 use crate::common::{Folder, Tensor, file, floats, mixed, stderr};
+use wgquant_browser::Page;
 
 const QUANTIZE: [&str; 8] = ["quantize", "in", "-o", "out", "--format", "sym4", "--device", "cpu"];
 

@@ -1,0 +1,223 @@
+//! The page: from drop to download, by keyboard, at both widths, and where there is no WebGPU.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use wgquant_browser::{Page, Server, WEBGPU};
+
+use crate::common::{LONG, assert_same, command_line, downloaded, real_checkpoint, serve, site, strings};
+
+/// Opens the page, and counts tasks that hold the main thread.
+fn open(arguments: &[&str]) -> (Server, Page) {
+    let server = serve();
+    let mut page = Page::start(arguments);
+    page.resize(1440);
+    page.go_to(&server.url("index.html"));
+    page.wait("document.body.dataset.ready === 'true'");
+    page.eval(
+        "globalThis.longTasks = []; new PerformanceObserver((list) => longTasks.push(...list.getEntries().map((e) => e.duration)))\
+         .observe({ type: 'longtask' });",
+    );
+    (server, page)
+}
+
+fn set(page: &mut Page, id: &str, value: &str) {
+    page.eval(&format!(
+        "{{ const it = document.getElementById('{id}'); it.value = '{value}'; \
+                        if (it.value !== '{value}') throw new Error('no such choice'); \
+                        it.dispatchEvent(new Event('change')); }}"
+    ));
+}
+
+/// What the command line makes of the real checkpoint.
+fn by_command_line(folder: &Path, format: &str) -> Vec<u8> {
+    let output = folder.join(format!("{format}.safetensors"));
+    command_line(&[&"--quiet", &"quantize", &real_checkpoint(), &"-o", &output, &"--device=cpu", &"--format", &format]);
+    std::fs::read(output).unwrap()
+}
+
+/// A picture for people to look at.
+fn keep_screenshot(page: &mut Page, name: &str) {
+    let folder: PathBuf = site().join("../screenshots");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join(format!("{name}.png")), page.screenshot()).unwrap();
+}
+
+fn no_wider_than_the_window(page: &mut Page) {
+    let [inside, window] =
+        ["document.documentElement.scrollWidth", "innerWidth"].map(|width| page.eval(width).as_u64());
+    assert!(inside <= window, "{inside:?} in {window:?}");
+}
+
+#[test]
+fn from_drop_to_download() {
+    let folder = tempfile::tempdir().unwrap();
+    let expected = by_command_line(folder.path(), "nf4");
+    let (server, mut page) = open(WEBGPU);
+    // On a GPU in software it says so, and lets it be chosen.
+    assert!(page.eval("device.textContent").as_str().unwrap().contains("only in software"));
+    keep_screenshot(&mut page, "empty-1440-light");
+    page.drop_file("#drop", &real_checkpoint());
+    page.wait("!document.getElementById('start').disabled");
+    let chosen = page.eval("chosen.textContent");
+    assert!(chosen.as_str().unwrap().ends_with("22,713,728 numbers in 104 tensors, 90.9 MB"), "{chosen}");
+    set(&mut page, "format", "nf4");
+    set(&mut page, "engine", "gpu");
+    page.eval(
+        "globalThis.seen = []; new MutationObserver(() => seen.push([progress.value, percent.textContent, rate.textContent]))\
+         .observe(document.getElementById('running'), { subtree: true, childList: true, characterData: true });",
+    );
+    page.click("#start");
+    page.wait_within(LONG, "!result.hidden && document.querySelectorAll('#histograms svg').length === 3");
+    let seen = page.eval("seen");
+    let moved =
+        seen.as_array().unwrap().iter().filter(|at| at[0].as_f64().is_some_and(|at| at > 0.0 && at < 1.0)).count();
+    assert!(moved > 2 && seen.to_string().contains("/s, "), "it showed no progress: {seen}");
+
+    assert_eq!(page.eval("error.hidden"), true);
+    assert_eq!(page.eval("document.querySelector('#tensors tbody').rows.length"), 104);
+    assert_eq!(page.eval("document.querySelectorAll('#tensors .marked').length"), 1);
+    assert_eq!(page.eval("document.getElementById('total-verified').textContent"), "every byte");
+    let bars = page.eval("document.querySelectorAll('#histograms rect.after').length");
+    assert_eq!(bars, 3 * 48);
+    page.download_to(folder.path());
+    page.click("#download");
+    assert_same(&downloaded(folder.path(), "model-nf4.safetensors"), &expected, "the download");
+
+    let long = page.eval("longTasks");
+    assert!(long.as_array().unwrap().iter().all(|ms| ms.as_f64().unwrap() <= 200.0), "{long}");
+    let sent = server.requests();
+    assert!(
+        sent.len() > 5 && sent.iter().all(|request| request.method == "GET" && request.body_bytes == 0),
+        "{sent:?}"
+    );
+    for width in [1440, 360] {
+        page.resize(width);
+        for scheme in ["light", "dark"] {
+            page.color_scheme(scheme);
+            no_wider_than_the_window(&mut page);
+            keep_screenshot(&mut page, &format!("result-{width}-{scheme}"));
+        }
+    }
+    assert_eq!(page.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn by_keyboard_alone() {
+    let (_server, mut page) = open(WEBGPU);
+    let focus = |page: &mut Page, wanted: &str| {
+        page.press("Tab");
+        assert_eq!(page.eval("document.activeElement.id"), wanted);
+        let outline = page.eval(
+            "(() => { const it = document.activeElement; const shown = it.id === 'file' ? it.parentElement : it; \
+             return getComputedStyle(shown).outlineStyle; })()",
+        );
+        assert_eq!(outline, "solid", "{wanted} does not show that it has the focus");
+    };
+    focus(&mut page, "file");
+    // What opens is the system's dialog, so the file comes as it would from there.
+    page.choose_files("#file", &[&real_checkpoint()]);
+    page.wait("!document.getElementById('start').disabled");
+    focus(&mut page, "format");
+    let before = page.eval("format.value");
+    page.press("ArrowDown");
+    assert_ne!(page.eval("format.value"), before);
+    focus(&mut page, "engine");
+    focus(&mut page, "verify");
+    page.press("ArrowDown");
+    assert_eq!(page.eval("verify.value"), "sample");
+    focus(&mut page, "start");
+    page.press("Enter");
+    page.wait("document.activeElement.id === 'cancel'");
+    page.press("Enter");
+    page.wait("running.hidden && !document.getElementById('start').disabled");
+    assert_eq!(page.eval("result.hidden && error.hidden"), true);
+    // Again, to its end.
+    page.eval("start.focus()");
+    page.press("Enter");
+    page.wait_within(LONG, "!result.hidden && document.querySelectorAll('#histograms svg').length === 3");
+    assert_eq!(page.eval("document.activeElement.id"), "result-title");
+    focus(&mut page, "download");
+    let folder = tempfile::tempdir().unwrap();
+    page.download_to(folder.path());
+    page.press("Enter");
+    let name = page.eval("download.download");
+    assert!(!downloaded(folder.path(), name.as_str().unwrap()).is_empty());
+    assert_eq!(page.complaints(), Vec::<String>::new());
+}
+
+/// A browser that knows no WebGPU, and one that finds no adapter for it.
+#[test]
+fn without_webgpu_the_cpu_does_it_in_the_background() {
+    let folder = tempfile::tempdir().unwrap();
+    let expected = by_command_line(folder.path(), "sym4");
+    for (arguments, sentence) in [
+        (
+            &["--disable-features=WebGPU,WebGPUService", "--disable-blink-features=WebGPU"][..],
+            "This browser has no WebGPU.",
+        ),
+        (&["--disable-software-rasterizer"][..], "This browser has WebGPU, but finds no GPU for it."),
+    ] {
+        let (_server, mut page) = open(arguments);
+        let said = page.eval("device.textContent");
+        assert!(said.as_str().unwrap().starts_with(sentence), "{arguments:?}: {said}");
+        assert!(said.as_str().unwrap().contains("The CPU does the work instead, in the background"), "{said}");
+        assert_eq!(page.eval("Array.from(engine.options, (option) => option.value)"), serde_json::json!(["cpu"]));
+        page.resize(360);
+        no_wider_than_the_window(&mut page);
+        keep_screenshot(&mut page, "no-webgpu-360");
+        page.choose_files("#file", &[&real_checkpoint()]);
+        page.wait("!document.getElementById('start').disabled");
+        set(&mut page, "format", "sym4");
+        page.click("#start");
+        // The page answers while it works.
+        let answered = std::time::Instant::now();
+        assert_eq!(page.eval("new Promise((done) => requestAnimationFrame(() => done('here')))"), "here");
+        assert!(answered.elapsed() < Duration::from_secs(5));
+        page.wait_within(LONG, "!result.hidden");
+        assert_eq!(page.eval("document.getElementById('total-done-by').textContent"), "CPU");
+        page.download_to(folder.path());
+        page.click("#download");
+        assert_same(&downloaded(folder.path(), "model-sym4.safetensors"), &expected, sentence);
+        std::fs::remove_file(folder.path().join("model-sym4.safetensors")).unwrap();
+        let long = page.eval("longTasks");
+        assert!(long.as_array().unwrap().iter().all(|ms| ms.as_f64().unwrap() <= 200.0), "{long}");
+    }
+}
+
+#[test]
+fn what_is_no_model_gets_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("notes.txt");
+    std::fs::write(&file, "no model at all").unwrap();
+    let (_server, mut page) = open(WEBGPU);
+    page.drop_file("#drop", &file);
+    page.wait("!error.hidden");
+    let said = page.eval("error.textContent");
+    assert!(
+        said.as_str().unwrap().starts_with("Notes.txt: ") || said.as_str().unwrap().starts_with("notes.txt: "),
+        "{said}"
+    );
+    assert_eq!(page.eval("document.getElementById('start').disabled"), true);
+    assert_eq!(page.eval("error.getAttribute('role')"), "alert");
+    // Text has enough contrast in both schemes: 4.5 to 1.
+    for scheme in ["light", "dark"] {
+        page.color_scheme(scheme);
+        let poor = page.eval(
+            "(() => {
+               const luminance = (color) => { const [r, g, b] = color.match(/[\\d.]+/g).slice(0, 3).map((c) => c / 255)
+                 .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+               const behind = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
+                 if (!/, 0\\)$/.test(c)) return c; } return 'rgb(255, 255, 255)'; };
+               const poor = [];
+               for (const e of document.querySelectorAll('h1, p, label, strong, span, button, select')) {
+                 if (!e.offsetParent || !e.textContent.trim() || e.disabled) continue;
+                 const [a, b] = [getComputedStyle(e).color, behind(e)].map(luminance).sort((x, y) => y - x);
+                 if ((a + 0.05) / (b + 0.05) < 4.5) poor.push(`${e.tagName} ${e.id} ${e.textContent.slice(0, 30)}`);
+               }
+               return poor;
+             })()",
+        );
+        assert_eq!(strings(&poor), Vec::<String>::new(), "{scheme}");
+    }
+}
