@@ -99,6 +99,18 @@ impl Engine {
         })
     }
 
+    /// Another engine on the same device, for one job that shall take less memory: as [`Self::with_memory`], and never more
+    /// than this one takes.
+    ///
+    /// # Errors
+    /// As [`Self::with_memory`].
+    pub fn share_with_memory(&self, n_bytes: u64) -> Result<Self> {
+        match self {
+            Self::Cpu => Self::Cpu.with_memory(n_bytes),
+            Self::Gpu(gpu) => Self::Gpu(gpu.share()).with_memory(n_bytes),
+        }
+    }
+
     /// Who did it, for reports and messages: `CPU`, or the adapter's name, backend and driver.
     #[must_use]
     pub fn description(&self) -> String {

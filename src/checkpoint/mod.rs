@@ -39,9 +39,10 @@ pub use self::compare::{
 pub use self::dequantize::{DequantizeOptions, DequantizeReport, DequantizedTensor, dequantize, dequantize_into};
 pub use self::histogram::{Histogram, histograms};
 pub use self::inspect::{InspectReport, InspectedTensor, inspect, inspect_source};
+pub use self::output::remove_journal;
 pub use self::packed_file::PackedFile;
 pub use self::progress::{OnProgress, Progress};
-pub use self::quantize::{QuantizeOptions, plan, quantize, quantize_into};
+pub use self::quantize::{QuantizeOptions, plan, plan_source, quantize, quantize_into, quantize_source};
 pub use self::quantize_report::{Action, PlanReport, PlannedTensor, QuantizeReport, QuantizedTensor};
 pub use self::safetensors::{SafetensorsFile, TensorInfo};
 pub use self::select::{DEFAULT_MIN_ELEMENTS, Override, Selection};

@@ -128,6 +128,23 @@ impl Gpu {
         })
     }
 
+    /// Another driver on the same device, with the pipelines that there are and with buffers of its own.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        let pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Self {
+            device: self.device.clone(),
+            queue: self.queue.clone(),
+            info: self.info.clone(),
+            shape: self.shape,
+            max_chunk_bytes: self.max_chunk_bytes,
+            lost: Arc::clone(&self.lost),
+            pipelines: Mutex::new(pipelines),
+            pipeline_cache: self.pipeline_cache.clone(),
+            idle_slots: Mutex::default(),
+        }
+    }
+
     /// Uses kernels of this shape instead of the one that suits the adapter. The bytes are the same.
     #[must_use]
     pub fn with_shape(mut self, shape: Shape) -> Self {
