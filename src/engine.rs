@@ -48,12 +48,20 @@ impl Engine {
     /// # Errors
     /// [`Error::Refused`] for an empty or a repeated name, and for `auto` among others; and as [`Self::open`].
     pub async fn open_all(devices: &str) -> Result<Vec<Self>> {
-        let names = device_names(devices)?;
+        let names = Self::names(devices)?;
         let mut engines = Vec::with_capacity(names.len());
         for name in names {
             engines.push(Self::open(name).await?);
         }
         Ok(engines)
+    }
+
+    /// The names in such a list, each as [`Self::open`] takes it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as [`Self::open_all`].
+    pub fn names(devices: &str) -> Result<Vec<&str>> {
+        device_names(devices)
     }
 
     /// [`Self::with_memory`] for engines that work at the same time: each gets an equal part of `n_bytes`.
