@@ -13,12 +13,13 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::client_body;
 use crate::config::Config;
+use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 use crate::problem::{Kind, Problem};
 use crate::queue::Queue;
 use crate::spool::Budget;
 use crate::worker::Device;
-use crate::{auth, direct, openapi, operate};
+use crate::{auth, direct, jobs, openapi, operate, page};
 
 /// What all requests share.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub struct Shared {
     pub budget: Arc<Budget>,
     /// What waits for a device.
     pub queue: Arc<Queue>,
+    /// Checkpoints that are compressed in the background.
+    pub(crate) jobs: Arc<Jobs>,
     /// One a worker.
     pub devices: Vec<Device>,
     /// Bytes that each device's work may take.
@@ -56,11 +59,13 @@ pub(crate) fn router(app: &App) -> Router {
     let (routes, api) = OpenApiRouter::with_openapi(openapi::base(app))
         .merge(operate::routes())
         .merge(direct::routes())
+        .merge(jobs::routes())
         .split_for_parts();
     let name = HeaderName::from_static("x-request-id");
     // The first that is named here is the last that a request meets.
     routes
         .merge(openapi::routes(api))
+        .merge(page::routes())
         .fallback(async || Problem::new(Kind::NotFound, "there is no such route: GET /openapi.json lists them"))
         .method_not_allowed_fallback(async || {
             Problem::new(Kind::MethodNotAllowed, "the route takes other methods: GET /openapi.json lists them")

@@ -118,6 +118,11 @@ impl Problem {
         Self { retry_after: Some(seconds), ..self }
     }
 
+    /// Says the same in other words.
+    pub(crate) fn with_detail(self, detail: String) -> Self {
+        Self { detail, ..self }
+    }
+
     /// What kind it is.
     #[must_use]
     pub fn kind(&self) -> Kind {

@@ -128,6 +128,13 @@ impl Queue {
         Ok(())
     }
 
+    /// Adds work that another process had taken already, so that it can't be refused any more.
+    pub fn restore(&self, lane: Lane, work: Box<dyn Work>) {
+        let item = Item { work, lane, must_be_ready: false, n_failed: 0 };
+        lock(&self.state).lanes[lane as usize].push_back(item);
+        self.changed.notify_one();
+    }
+
     /// Puts work back that was begun, before all other; it counts against no limit.
     pub fn put_back(&self, item: Item) {
         let mut state = lock(&self.state);

@@ -20,6 +20,7 @@ use wgquant::Engine;
 
 use crate::app::{App, Connection, Shared, router};
 use crate::config::Config;
+use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::spool::Budget;
@@ -60,7 +61,9 @@ impl Server {
             .map_err(|error| error.to_string())?;
         let listener = TcpListener::bind(config.listen).await;
         let listener = listener.map_err(|error| format!("{}: can't be listened on: {error}", config.listen))?;
+        let queue = Arc::new(Queue::new(config.queue, config.job_queue, devices.len()));
         let app = Arc::new(Shared {
+            jobs: Jobs::open(&config, Arc::clone(&queue))?,
             budget: Arc::new(Budget::new(bodies, config.disk_bytes, folder)),
             queue: Arc::new(Queue::new(config.queue, config.job_queue, devices.len())),
             metrics: Metrics::new(devices.iter().map(Device::description)),
@@ -120,6 +123,7 @@ impl Server {
         tracing::info!("stopping: what runs is finished first");
         app.queue.close();
         app.stopping.send_replace(true);
+        app.jobs.let_go();
         if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
             tracing::warn!("stopping: what still runs after {} s is given up", GRACE.as_secs());
         }

@@ -25,6 +25,11 @@ pub(crate) struct Page {
 impl Page {
     /// Opens a file, and waits until its scripts have run.
     pub(crate) fn open(file: &Path) -> Self {
+        Self::open_url(&format!("file://{}", file.display()))
+    }
+
+    /// The same with any address.
+    pub(crate) fn open_url(url: &str) -> Self {
         let profile = tempfile::tempdir().unwrap();
         let mut command = Command::new("sh");
         // The browser listens on descriptor 3 and answers on 4.
@@ -50,8 +55,8 @@ impl Page {
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
         page.session = page.call("Target.attachToTarget", attach)["sessionId"].as_str().map(str::to_owned);
         page.call("Page.enable", json!({}));
-        page.call("Page.navigate", json!({ "url": format!("file://{}", file.display()) }));
-        page.wait("location.protocol === 'file:' && document.readyState === 'complete'");
+        page.call("Page.navigate", json!({ "url": url }));
+        page.wait("location.protocol !== 'about:' && document.readyState === 'complete'");
         page
     }
 
@@ -85,7 +90,7 @@ impl Page {
     }
 
     /// Waits until an expression is true.
-    fn wait(&mut self, expression: &str) {
+    pub(crate) fn wait(&mut self, expression: &str) {
         let deadline = Instant::now() + PATIENCE;
         while self.eval(expression) != true {
             assert!(Instant::now() < deadline, "never true: {expression}");
