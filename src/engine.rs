@@ -51,12 +51,20 @@ impl Engine {
     /// # Errors
     /// [`Error::Refused`] for an empty or a repeated name, and for `auto` among others; and as [`Self::open`].
     pub async fn open_all(devices: &str) -> Result<Vec<Self>> {
-        let names = device_names(devices)?;
+        let names = Self::names(devices)?;
         let mut engines = Vec::with_capacity(names.len());
         for name in names {
             engines.push(Self::open(name).await?);
         }
         Ok(engines)
+    }
+
+    /// The names in such a list, each as [`Self::open`] takes it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as [`Self::open_all`].
+    pub fn names(devices: &str) -> Result<Vec<&str>> {
+        device_names(devices)
     }
 
     /// [`Self::with_memory`] for engines that work at the same time: each gets an equal part of `n_bytes`.
@@ -100,6 +108,18 @@ impl Engine {
                 Self::Gpu(gpu.with_max_chunk_bytes(chunk))
             }
         })
+    }
+
+    /// Another engine on the same device, for one job that shall take less memory: as [`Self::with_memory`], and never more
+    /// than this one takes.
+    ///
+    /// # Errors
+    /// As [`Self::with_memory`].
+    pub fn share_with_memory(&self, n_bytes: u64) -> Result<Self> {
+        match self {
+            Self::Cpu => Self::Cpu.with_memory(n_bytes),
+            Self::Gpu(gpu) => Self::Gpu(gpu.share()).with_memory(n_bytes),
+        }
     }
 
     /// Who did it, for reports and messages: `CPU`, or the adapter's name, backend and driver.

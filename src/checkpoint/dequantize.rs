@@ -93,7 +93,7 @@ pub async fn dequantize(
         out.add_file(CONFIG_FILE, config.as_bytes())?;
     }
     let report = run((engines, &source), (&parts, &layout, &out), options.dtype, progress).await?;
-    out.finish(options.sync)?;
+    out.finish(options.sync, false)?;
     Ok(report)
 }
 

@@ -42,11 +42,11 @@ pub use self::dequantize::{DequantizeOptions, DequantizeReport, DequantizedTenso
 pub use self::elsewhere::{PlannedFile, TaskPlan, finish_elsewhere, plan_task};
 pub use self::histogram::{Histogram, histograms, histograms_of};
 pub use self::inspect::{InspectReport, InspectedTensor, inspect, inspect_source};
-pub use self::output::holds_weights;
+pub use self::output::{holds_weights, remove_journal};
 pub use self::packed_file::PackedFile;
 pub use self::packed_writer::{NewTensor, PackedWriter};
 pub use self::progress::{OnProgress, Progress};
-pub use self::quantize::{QuantizeOptions, plan, quantize, quantize_into};
+pub use self::quantize::{QuantizeOptions, plan, plan_source, quantize, quantize_into, quantize_source};
 pub use self::quantize_report::{Action, PlanReport, PlannedTensor, QuantizeReport, QuantizedTensor};
 pub use self::safetensors::{SafetensorsFile, TensorInfo};
 pub use self::select::{DEFAULT_MIN_ELEMENTS, Override, Selection};

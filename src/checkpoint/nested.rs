@@ -207,11 +207,6 @@ impl ScaleSpool {
     }
 }
 
-/// The system's folder for temporary files; a browser has none.
-pub(crate) fn temp_dir() -> Option<std::path::PathBuf> {
-    (!cfg!(target_family = "wasm")).then(std::env::temp_dir)
-}
-
 /// Holds a tensor's nested scales against the reference.
 #[derive(Debug)]
 pub(crate) struct NestedChecker<'a> {

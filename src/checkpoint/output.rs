@@ -342,11 +342,11 @@ impl Output {
         Ok(())
     }
 
-    /// Gives it its name; `sync`: only once it is on the disk.
+    /// Gives it its name; `sync`: only once it is on the disk; `keep_journal`: what is in the journal stays.
     ///
     /// # Errors
     /// [`Error::Io`] within [`Error::File`], and [`Error::Refused`] if the output has appeared meanwhile.
-    pub(crate) fn finish(mut self, sync: bool) -> Result<()> {
+    pub(crate) fn finish(mut self, sync: bool, keep_journal: bool) -> Result<()> {
         let Target { path, folder, existing, kind } = &self.target;
         let failed = |what: &str, error| io_error(what, error).in_file(path);
         let files = self.place.clone().filter(|_| !is_named(path));
@@ -377,8 +377,29 @@ impl Output {
                 synced.map_err(|error| failed("is complete, but its folder can't be flushed to the disk", error))?;
             }
         }
+        if keep_journal {
+            // The rename of a file leaves the folder that it was made in.
+            if let Some(place) = self.place.take() {
+                let _ = std::fs::remove_dir_all(place);
+            }
+        }
         Ok(())
     }
+}
+
+/// Removes the journal of an output that is complete, which [`QuantizeOptions::keep_journal`] left. One that is not there,
+/// that says the output is unfinished, or that another run has, is left alone.
+///
+/// [`QuantizeOptions::keep_journal`]: super::QuantizeOptions::keep_journal
+///
+/// # Errors
+/// [`Error::Io`] within [`Error::File`].
+pub fn remove_journal(output: &Path) -> Result<()> {
+    let journal = beside(output, JOURNAL);
+    if !Journal::is_finished(&journal) || Journal::is_locked(&journal) {
+        return Ok(());
+    }
+    std::fs::remove_file(&journal).map_err(|error| io_error("its journal can't be removed", error).in_file(output))
 }
 
 /// Gives a finished file its name.

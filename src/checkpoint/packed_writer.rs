@@ -130,7 +130,7 @@ impl PackedWriter {
     pub fn finish(self, sync: bool) -> Result<()> {
         match self.missing.first().and_then(|&ix| self.tensors.get(ix)) {
             Some(tensor) => refused(&tensor.name, "was not written"),
-            None => self.output.finish(sync),
+            None => self.output.finish(sync, false),
         }
     }
 

@@ -42,6 +42,9 @@ pub struct QuantizeOptions {
     pub shard_size: Option<u64>,
     /// Whether the output is flushed to the disk before it gets its name.
     pub sync: bool,
+    /// Whether the journal stays when the output has its name. A run with `resume` then says again what was done, until
+    /// [`remove_journal`](super::remove_journal()): for who must note that a job is done, and may be killed before that.
+    pub keep_journal: bool,
 }
 
 impl QuantizeOptions {
@@ -50,7 +53,8 @@ impl QuantizeOptions {
     pub fn new(format: Format) -> Self {
         let container = format.info().containers.first().copied().unwrap_or(Container::Native);
         let (selection, verify) = (Selection::default(), Verify::default());
-        Self { format, container, selection, verify, force: false, resume: false, shard_size: None, sync: false }
+        let (force, resume, sync, keep_journal) = (false, false, false, false);
+        Self { format, container, selection, verify, force, resume, shard_size: None, sync, keep_journal }
     }
 }
 
@@ -72,16 +76,29 @@ pub async fn quantize(
     options: &QuantizeOptions,
     progress: &mut OnProgress<'_>,
 ) -> Result<QuantizeReport> {
+    quantize_source(engines, &Source::open(input)?, output, options, progress).await
+}
+
+/// [`quantize()`] from a checkpoint that is open already.
+///
+/// # Errors
+/// As [`quantize()`].
+pub async fn quantize_source(
+    engines: &(impl AsRef<[Engine]> + ?Sized),
+    source: &Source,
+    output: &Path,
+    options: &QuantizeOptions,
+    progress: &mut OnProgress<'_>,
+) -> Result<QuantizeReport> {
     let engines = engines.as_ref();
-    let source = Source::open(input)?;
-    let target = target(&source, output, options)?;
-    let plan = Plan::new(&source, options).map_err(|error| error.in_file(input))?;
-    let output = plan.start(target, &source, &describe(&source, options)?)?;
+    let target = target(source, output, options)?;
+    let plan = Plan::new(source, options).map_err(|error| error.in_file(source.path()))?;
+    let output = plan.start(target, source, &describe(source, options)?)?;
     let ticker = Ticker::new(source.data_bytes().saturating_mul(n_passes(options.verify)), progress);
     let whole = 0..plan.steps.len();
-    let (output, ran) = run((engines, &source, &plan), whole, output, options.verify, &ticker).await?;
-    output.finish(options.sync)?;
-    Ok(report((engines, &source, plan), options, ran))
+    let (output, ran) = run((engines, source, &plan), whole, output, options.verify, &ticker).await?;
+    output.finish(options.sync, options.keep_journal)?;
+    Ok(report((engines, source, plan), options, ran))
 }
 
 /// [`quantize()`] from a checkpoint that is open already into storage of the caller's: a container of one file, whole
@@ -165,9 +182,16 @@ pub(super) async fn run(
 /// # Errors
 /// [`Error::Refused`] and [`Error::BadFile`] as [`quantize()`] gives before any work.
 pub fn plan(input: &Path, output: &Path, options: &QuantizeOptions) -> Result<PlanReport> {
-    let source = Source::open(input)?;
-    target(&source, output, options)?;
-    let plan = Plan::new(&source, options).map_err(|error| error.in_file(input))?;
+    plan_source(&Source::open(input)?, output, options)
+}
+
+/// [`plan()`] for a checkpoint that is open already.
+///
+/// # Errors
+/// As [`plan()`].
+pub fn plan_source(source: &Source, output: &Path, options: &QuantizeOptions) -> Result<PlanReport> {
+    target(source, output, options)?;
+    let plan = Plan::new(source, options).map_err(|error| error.in_file(source.path()))?;
     let tensors = source.tensors().iter().zip(&plan.steps).map(|(tensor, step)| {
         let (format, bytes_out) = match step {
             Step::Quantize(weight, _) => (Some(weight.format), weight.n_bytes),

@@ -70,7 +70,7 @@ impl Source {
     /// [`Error::Io`], or [`Error::BadFile`] with what is wrong, both within [`Error::File`].
     pub fn open(path: &Path) -> Result<Self> {
         if path.is_dir() {
-            return Self::open_folder(path);
+            return Self::open_folder(path, &|file| SafetensorsFile::open(file));
         }
         let mut source = Self::empty(path, None);
         if is_gguf(path) {
@@ -116,13 +116,22 @@ impl Source {
         self.tensors
     }
 
-    fn open_folder(path: &Path) -> Result<Self> {
+    /// [`Self::open`] of a model's folder whose weights lie elsewhere: `open` gives what stands for one of its files, by the
+    /// file's path. All else is read from the folder, and where the weights are one file, something of its name must be there.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and what `open` gives.
+    pub fn open_folder_with(path: &Path, open: &dyn Fn(&Path) -> Result<Arc<dyn Storage>>) -> Result<Self> {
+        Self::open_folder(path, &|file| SafetensorsFile::from_storage(open(file)?, file))
+    }
+
+    fn open_folder(path: &Path, open: &dyn Fn(&Path) -> Result<SafetensorsFile>) -> Result<Self> {
         let config = read_json(&path.join(CONFIG_FILE), MAX_CONFIG_BYTES)?;
         // Readers take the one file where there are both.
         let file = path.join(MODEL_FILE);
         if file.exists() {
             let mut source = Self::empty(path, Some(ModelFolder { config, is_sharded: false }));
-            source.add_safetensors(SafetensorsFile::open(&file)?)?;
+            source.add_safetensors(open(&file)?)?;
             return Ok(source);
         }
         let index_path = path.join(INDEX_FILE);
@@ -131,7 +140,7 @@ impl Source {
             return Err(Error::BadFile(text).in_file(path));
         };
         let mut source = Self::empty(path, Some(ModelFolder { config, is_sharded: true }));
-        source.add_shards(path, &index).map_err(|error| match error {
+        source.add_shards(path, &index, open).map_err(|error| match error {
             Error::File { .. } => error,
             error => error.in_file(&index_path),
         })?;
@@ -151,7 +160,12 @@ impl Source {
         }
     }
 
-    fn add_shards(&mut self, folder: &Path, index: &Index) -> Result<()> {
+    fn add_shards(
+        &mut self,
+        folder: &Path,
+        index: &Index,
+        open: &dyn Fn(&Path) -> Result<SafetensorsFile>,
+    ) -> Result<()> {
         let bad = |text: String| Err(Error::BadFile(text));
         let names: BTreeSet<_> = index.weight_map.values().map(String::as_str).collect();
         if names.is_empty() {
@@ -162,7 +176,7 @@ impl Source {
             if Path::new(name).file_name() != Some(name.as_ref()) || name.contains(['/', '\\', ':']) {
                 return bad(format!("names the file {name:?}, and files are read from the index's own folder alone"));
             }
-            self.add_safetensors(SafetensorsFile::open(&folder.join(name))?)?;
+            self.add_safetensors(open(&folder.join(name))?)?;
         }
         for (tensor, file) in &index.weight_map {
             let found = self.find(tensor).and_then(|found| self.file_of(found).file_name());

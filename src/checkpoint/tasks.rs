@@ -382,7 +382,7 @@ impl Job {
             output.add_file(INDEX_FILE, index.as_bytes())?;
         }
         self.source.check_unchanged()?;
-        output.finish(options.sync)
+        output.finish(options.sync, false)
     }
 }
 

@@ -107,8 +107,8 @@ impl Gpu {
     }
 
     /// Builds the driver on a device that the caller already has, with whatever limits and features. The caller's error
-    /// handlers stay as they are. No optional feature is needed; subgroup operations are used where there are some; a device whose workgroups are too small for
-    /// [`Shape::Tile`] gets [`Shape::Serial`].
+    /// handlers stay as they are. No optional feature is needed; subgroup operations are used where there are some. A device
+    /// whose workgroups are too small for [`Shape::Tile`] gets [`Shape::Serial`].
     ///
     /// # Errors
     /// [`Error::Refused`] if a limit of the device is below what every kernel needs: it names the limit.
@@ -123,17 +123,35 @@ impl Gpu {
             && device.features().contains(wgpu::Features::SUBGROUP)
             && info.subgroup_max_size <= product_kernels::MAX_SUBGROUP;
         Ok(Self {
-            subgroups,
             device,
             queue,
             info,
             shape,
+            subgroups,
             max_chunk_bytes: DEFAULT_CHUNK_BYTES,
             lost: Arc::default(),
             pipelines: Mutex::default(),
             pipeline_cache: None,
             idle_slots: Mutex::default(),
         })
+    }
+
+    /// Another driver on the same device, with the pipelines that there are and with buffers of its own.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        let pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Self {
+            device: self.device.clone(),
+            queue: self.queue.clone(),
+            info: self.info.clone(),
+            shape: self.shape,
+            subgroups: self.subgroups,
+            max_chunk_bytes: self.max_chunk_bytes,
+            lost: Arc::clone(&self.lost),
+            pipelines: Mutex::new(pipelines),
+            pipeline_cache: self.pipeline_cache.clone(),
+            idle_slots: Mutex::default(),
+        }
     }
 
     /// Uses kernels of this shape instead of the one that suits the adapter. The bytes are the same.

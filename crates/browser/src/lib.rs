@@ -40,8 +40,17 @@ impl Page {
     /// If there is no browser, or the page isn't there in time; so do all that follow.
     #[must_use]
     pub fn open(file: &Path) -> Self {
+        Self::open_url(&format!("file://{}", file.display()))
+    }
+
+    /// The same with any address.
+    ///
+    /// # Panics
+    /// As [`Self::open`].
+    #[must_use]
+    pub fn open_url(url: &str) -> Self {
         let mut page = Self::start(&[]);
-        page.go_to(&format!("file://{}", file.display()));
+        page.go_to(url);
         page
     }
 

@@ -63,6 +63,9 @@ pub(crate) enum Command {
     /// Show the error and the size that each format would give, and write no weights
     #[command(after_help = COMPARE_HELP)]
     Compare(CompareArgs),
+    /// Serve all this over HTTP, until SIGINT or SIGTERM
+    #[cfg(feature = "serve")]
+    Serve(Box<wgquant_server::Args>),
 }
 
 #[derive(Debug, clap::Args)]

@@ -49,6 +49,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Inspect(args) => commands::inspect::run(console, args),
         Command::Verify(args) => commands::verify::run(console, args),
         Command::Compare(args) => commands::compare::run(console, args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => wgquant_server::run((**args).clone()).map_err(anyhow::Error::msg),
     };
     match done {
         Ok(()) => DONE,

@@ -110,6 +110,7 @@ pub(crate) fn quantize_options(args: &QuantizeArgs) -> anyhow::Result<QuantizeOp
         resume: args.resume,
         shard_size: args.shard_size.or(file.shard_size.map(|Parsed(size)| size.as_u64())),
         sync: args.output.sync,
+        keep_journal: false,
     })
 }
 

@@ -58,6 +58,7 @@ impl Options {
             resume: self.resume,
             shard_size: self.shard_size,
             sync: self.sync,
+            keep_journal: false,
         })
     }
 }

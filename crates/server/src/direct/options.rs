@@ -1,0 +1,118 @@
+//! The options of direct requests, as they stand in the query.
+
+use serde::Deserialize;
+use utoipa::IntoParams;
+use wgquant::checkpoint::{DequantizeOptions, Override, QuantizeOptions, Selection};
+use wgquant::verify::Verify;
+use wgquant::{Container, Dtype, Format};
+
+use crate::problem::{Kind, Problem};
+
+/// How a checkpoint is compressed.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct QuantizeQuery {
+    /// The format: `GET /v1/formats` lists them
+    #[param(example = "nf4")]
+    format: String,
+    /// The layout of the answer: `native` (the default), `gguf` or `mxfp4`; folders are for jobs
+    container: Option<String>,
+    /// Quantize only tensors whose name matches one of these patterns, with commas between them
+    include: Option<String>,
+    /// Leave tensors alone whose name matches one of these patterns, with commas between them
+    exclude: Option<String>,
+    /// Leave smaller tensors alone (4096, or any size with `include`)
+    min_elements: Option<u64>,
+    /// `PATTERN=FORMAT` or `PATTERN=keep`, with commas between them; of several that match the last counts
+    #[serde(rename = "override")]
+    #[param(rename = "override")]
+    overrides: Option<String>,
+    /// Copy tensors whose rows are no multiple of the format's block, instead of refusing them
+    #[serde(default)]
+    #[param(required = false)]
+    copy_unfit: bool,
+    /// How much of the result is recomputed and compared: `none`, `sample` (the default) or `full`
+    verify: Option<String>,
+}
+
+/// How a compressed checkpoint is turned back.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DequantizeQuery {
+    /// The type of the weights: `f32`, `f16` or `bf16`; each one's own where it is not given
+    #[param(example = "f32")]
+    dtype: Option<String>,
+}
+
+impl QuantizeQuery {
+    /// As the library takes them.
+    ///
+    /// # Errors
+    /// A sentence about what there is not.
+    pub(crate) fn options(self) -> Result<QuantizeOptions, Problem> {
+        let format = Format::from_name(&self.format)?;
+        let container = self.container.as_deref().map(container).transpose()?.unwrap_or(Container::Native);
+        let verify = self.verify.as_deref().map(verify).transpose()?.unwrap_or_default();
+        let list = |text: Option<String>| -> Vec<String> {
+            text.iter().flat_map(|text| text.split(',')).filter(|text| !text.is_empty()).map(str::to_owned).collect()
+        };
+        let overrides = list(self.overrides).iter().map(|text| overriding(text)).collect::<Result<_, _>>()?;
+        let selection = Selection {
+            include: list(self.include),
+            exclude: list(self.exclude),
+            min_elements: self.min_elements,
+            copy_unfit: self.copy_unfit,
+            overrides,
+        };
+        Ok(QuantizeOptions { container, selection, verify, ..QuantizeOptions::new(format) })
+    }
+}
+
+impl DequantizeQuery {
+    /// As the library takes them.
+    ///
+    /// # Errors
+    /// A sentence about what there is not.
+    pub(crate) fn options(self) -> Result<DequantizeOptions, Problem> {
+        let dtype = self.dtype.as_deref().map(|name| {
+            Dtype::from_name(name)
+                .ok_or_else(|| bad(format!("there is no type {name:?} to dequantize to; there are: f32, f16, bf16")))
+        });
+        Ok(DequantizeOptions { dtype: dtype.transpose()?, ..DequantizeOptions::default() })
+    }
+}
+
+fn bad(text: String) -> Problem {
+    Problem::new(Kind::BadRequest, text)
+}
+
+/// A container of one file.
+fn container(name: &str) -> Result<Container, Problem> {
+    match Container::ALL.iter().copied().find(|container| container.name() == name) {
+        Some(container @ (Container::Native | Container::Gguf | Container::Mxfp4)) => Ok(container),
+        Some(container) => {
+            Err(bad(format!("{} makes a folder, and an answer is one file: submit a job for it", container.name())))
+        }
+        None => {
+            let known: Vec<_> = Container::ALL.iter().copied().map(Container::name).collect();
+            Err(bad(format!("there is no container {name:?}; there are: {}", known.join(", "))))
+        }
+    }
+}
+
+fn verify(name: &str) -> Result<Verify, Problem> {
+    let all = [Verify::None, Verify::Sample, Verify::Full];
+    all.into_iter()
+        .find(|way| way.name() == name)
+        .ok_or_else(|| bad(format!("there is no way to verify {name:?}; there are: none, sample, full")))
+}
+
+fn overriding(text: &str) -> Result<Override, Problem> {
+    let Some((pattern, format)) = text.rsplit_once('=').filter(|(pattern, _)| !pattern.is_empty()) else {
+        return Err(bad(format!("{text:?} is no override: it is PATTERN=FORMAT or PATTERN=keep")));
+    };
+    let format = if format == "keep" { None } else { Some(Format::from_name(format)?) };
+    Ok(Override { pattern: pattern.to_owned(), format })
+}

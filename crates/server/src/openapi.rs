@@ -1,0 +1,51 @@
+//! The OpenAPI document, and a page that renders it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{HeaderValue, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder};
+
+use crate::app::App;
+
+const DESCRIPTION: &str = "Quantizes checkpoints of neural networks. Errors are problem documents (RFC 9457).";
+
+/// What is said of the whole. Where tokens are asked for, so it says.
+pub(crate) fn base(app: &App) -> OpenApi {
+    let info = InfoBuilder::new().title("wgquant").version(env!("CARGO_PKG_VERSION")).description(Some(DESCRIPTION));
+    let document = OpenApiBuilder::new().info(info.build());
+    if app.config.tokens.is_none() {
+        return document.build();
+    }
+    let scheme = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+    let components = ComponentsBuilder::new().security_scheme("token", scheme).build();
+    let requirement = SecurityRequirement::new("token", Vec::<String>::new());
+    document.components(Some(components)).security(Some([requirement])).build()
+}
+
+/// `/openapi.json` and `/docs`.
+pub(crate) fn routes(api: OpenApi) -> Router<App> {
+    let document = Arc::new(api.to_json().unwrap_or_default());
+    let json = async move || {
+        let mut response = document.to_string().into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    };
+    Router::new().route("/openapi.json", get(json)).route("/docs", get(docs)).route("/docs.js", get(docs_script))
+}
+
+/// Scripts and styles of its own alone.
+pub(crate) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; \
+     form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
+
+async fn docs() -> Response {
+    ([(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY)], Html(include_str!("../pages/docs.html")))
+        .into_response()
+}
+
+async fn docs_script() -> Response {
+    ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], include_str!("../pages/docs.js")).into_response()
+}

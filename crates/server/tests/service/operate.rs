@@ -1,0 +1,95 @@
+//! Health, metrics, what there is, and the interface's document.
+
+use serde_json::json;
+
+use crate::common::{Service, file, mixed};
+
+#[test]
+fn it_says_how_it_is_and_what_there_is() {
+    let service = Service::start();
+    for path in ["/healthz", "/readyz"] {
+        let answer = service.get(path);
+        assert_eq!((answer.status, &answer.json()["status"]), (200, &json!("ok")), "{path}");
+    }
+    let formats = service.get("/v1/formats").json();
+    let names: Vec<_> = formats["formats"].as_array().expect("a list").iter().map(|row| row["name"].clone()).collect();
+    let all: Vec<_> = wgquant::Format::ALL.iter().map(|format| json!(format.name())).collect();
+    assert_eq!(names, all);
+    let adapters = service.get("/v1/adapters").json();
+    assert_eq!(adapters["devices"], json!([{ "name": "CPU", "is_open": true, "losses": 0, "memory_bytes": null }]));
+    assert!(adapters["adapters"].is_array());
+}
+
+#[test]
+fn what_is_not_there_is_a_problem_too() {
+    let service = Service::start();
+    service.get("/nothing").is_problem(404, "there is no such route");
+    service.get("/v1/quantize").is_problem(405, "the route takes other methods");
+    let answer = service.get("/v1/quantize");
+    assert_eq!(answer.header("allow"), Some("POST"));
+}
+
+#[test]
+fn a_request_has_an_id() {
+    let service = Service::start();
+    let id = |sent: &str| {
+        let answer = service.send("GET /healthz", &[("x-request-id", sent)], &[]);
+        answer.header("x-request-id").expect("an id").to_owned()
+    };
+    assert_eq!(id("job-7.of_mine"), "job-7.of_mine");
+    for bad in ["", "a b", &"x".repeat(65), "a;b"] {
+        assert_eq!(id(bad).len(), 36, "{bad:?} is replaced");
+    }
+    assert_ne!(id(""), id(""));
+}
+
+#[test]
+fn metrics_count_what_was_done() {
+    let service = Service::start();
+    assert_eq!(service.post("/v1/quantize?format=nf4", &file(&mixed())).status, 200);
+    assert_eq!(service.post("/v1/quantize?format=nf5", &[]).status, 400);
+    let answer = service.get("/metrics");
+    assert!(answer.header("content-type").is_some_and(|kind| kind.starts_with("application/openmetrics-text")));
+    let text = answer.text();
+    for line in [
+        "wgquant_http_requests_total{method=\"POST\",route=\"/v1/quantize\",status=\"200\"} 1",
+        "wgquant_http_requests_total{method=\"POST\",route=\"/v1/quantize\",status=\"400\"} 1",
+        "wgquant_http_request_seconds_count{route=\"/v1/quantize\"} 2",
+        "wgquant_elements_total{operation=\"quantize\"} 8495",
+        "wgquant_queue_waiting{lane=\"direct\"} 0",
+        "wgquant_queue_refused_total{lane=\"direct\"} 0",
+        "wgquant_device_losses_total{device=\"CPU\"} 0",
+        "wgquant_device_open{device=\"CPU\"} 1",
+        "wgquant_spool_bytes{place=\"memory\"} 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} should be in:\n{text}");
+    }
+    for name in ["read_bytes_total", "written_bytes_total", "resident_memory_bytes", "elements_per_second"] {
+        assert!(text.contains(&format!("\nwgquant_{name}")), "{name}:\n{text}");
+    }
+    assert!(text.ends_with("# EOF\n"));
+}
+
+/// Every route that there is stands in it.
+#[test]
+fn the_document_describes_the_interface() {
+    let service = Service::start();
+    let document = service.get("/openapi.json").json();
+    for (method, path) in [
+        ("post", "/v1/quantize"),
+        ("post", "/v1/dequantize"),
+        ("post", "/v1/verify"),
+        ("get", "/v1/adapters"),
+        ("get", "/v1/formats"),
+        ("get", "/healthz"),
+        ("get", "/readyz"),
+        ("get", "/metrics"),
+    ] {
+        let operation = &document["paths"][path][method];
+        assert!(operation["summary"].is_string(), "{method} {path}: {operation}");
+    }
+    let page = service.get("/docs");
+    assert!(page.header("content-security-policy").is_some_and(|policy| policy.contains("default-src 'none'")));
+    assert!(page.text().contains("<script src=\"/docs.js\">"));
+    assert_eq!(service.get("/docs.js").status, 200);
+}
