@@ -12,12 +12,16 @@ fn product_serial(@builtin(global_invocation_id) gid: vec3<u32>) {
     let first = gid.y * VECTORS;
     let last = params.n_vectors - 1u;
     var sums: array<f32, SUMS>;
+    // Set to 0 for each strip by hand: a driver was seen to clear what is declared within a loop only once.
+    var dots: array<f32, SUMS>;
     for (var s = 0u; s * STRIP < params.n_cols; s++) {
         var strips: array<Strip, ROWS>;
         for (var r = 0u; r < ROWS; r++) { // unrolled
             strips[r] = strip_at(min(first_row + r, params.n_rows - 1u), s);
         }
-        var dots: array<f32, SUMS>;
+        for (var d = 0u; d < SUMS; d++) { // unrolled
+            dots[d] = 0.0;
+        }
         for (var q = 0u; q < 8u; q++) { // unrolled
             var x: array<vec4<f32>, VECTORS>;
             for (var v = 0u; v < VECTORS; v++) { // unrolled

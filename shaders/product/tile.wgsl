@@ -25,8 +25,12 @@ fn product_tile(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_
     let v = t / 16u;
 
     var sums: array<f32, 16>;
+    // Set to 0 for each strip by hand: a driver was seen to clear what is declared within a loop only once.
+    var strip_sums: array<f32, 16>;
     for (var strip = 0u; strip < params.n_cols; strip += STRIP) {
-        var strip_sums: array<f32, 16>;
+        for (var k = 0u; k < 16u; k++) { // unrolled
+            strip_sums[k] = 0.0;
+        }
         for (var column = strip; column < strip + STRIP; column += STEP) {
             workgroupBarrier(); // what was loaded before is used up, or the table is filled
             let i = column / 8u + of_step;

@@ -2,7 +2,10 @@
 // written to, write(at, bytes) and truncate(n); read and write give how many bytes there were.
 
 /** Small reads are taken from so many bytes that are read together. */
-const WINDOW_BYTES = 4 << 20;
+const WINDOW_BYTES = 1 << 20;
+
+/** So many such windows are kept: codes, scales and others lie far apart, and are read in turn. */
+const N_WINDOWS = 4;
 
 /** A part of an output that is held in memory while it is written. */
 const PART_BYTES = 4 << 20;
@@ -11,8 +14,8 @@ const PART_BYTES = 4 << 20;
 export class BlobStorage {
   #blob;
   #reader = new FileReaderSync();
-  #start = 0;
-  #window = new Uint8Array(0);
+  /** The one that was used last comes first. */
+  #windows = [];
 
   constructor(blob) {
     this.#blob = blob;
@@ -29,12 +32,20 @@ export class BlobStorage {
       bytes.set(this.#load(at, end));
       return bytes.length;
     }
-    if (at < this.#start || end > this.#start + this.#window.length) {
-      this.#window = this.#load(at, Math.min(at + WINDOW_BYTES, this.#blob.size));
-      this.#start = at;
-    }
-    bytes.set(this.#window.subarray(at - this.#start, end - this.#start));
+    const { start, held } = this.#window(at, end);
+    bytes.set(held.subarray(at - start, end - start));
     return bytes.length;
+  }
+
+  #window(at, end) {
+    const found = this.#windows.findIndex(({ start, held }) => at >= start && end <= start + held.length);
+    const [window] =
+      found >= 0
+        ? this.#windows.splice(found, 1)
+        : [{ start: at, held: this.#load(at, Math.min(at + WINDOW_BYTES, this.#blob.size)) }];
+    this.#windows.unshift(window);
+    this.#windows.length = Math.min(this.#windows.length, N_WINDOWS);
+    return window;
   }
 
   #load(at, end) {

@@ -83,7 +83,21 @@ fn typed_arrays_give_the_bytes_of_the_library() {
 
 /// The page's own device stays the page's; a product on it is within the bound that the library documents.
 #[test]
-fn products_on_the_pages_own_device() {
+fn products_on_the_pages_own_device_in_serial_kernels() {
+    products("serial", 5);
+}
+
+#[test]
+fn products_on_the_pages_own_device_in_kernels_for_few_vectors() {
+    products("tile", 5);
+}
+
+#[test]
+fn products_on_the_pages_own_device_in_tile_kernels() {
+    products("tile", 70);
+}
+
+fn products(shape: &str, vectors: usize) {
     let (_server, mut page) = package();
     page.eval(&format!("{{ {WEIGHTS} }}"));
     let (rows, columns) = (100, 640);
@@ -94,11 +108,11 @@ fn products_on_the_pages_own_device() {
                 "(async () => {{
                    globalThis.device ??= await (await navigator.gpu.requestAdapter()).requestDevice();
                    const before = navigator.gpu;
-                   const engine = await wgquant.Engine.gpu({{ device }});
+                   const engine = await wgquant.Engine.gpu({{ device, shape: '{shape}' }});
                    if (engine.device !== device || navigator.gpu !== before) throw new Error('another device');
                    const packed = await engine.quantize('{format}', weights);
                    const matrix = await engine.upload(packed);
-                   const x = Float32Array.from({{ length: 2 * {columns} }}, (_, i) => ((i * 37) % 101) / 101 - 0.5);
+                   const x = Float32Array.from({{ length: {vectors} * {columns} }}, (_, i) => ((i * 37) % 101) / 101 - 0.5);
                    const bias = Float32Array.from({{ length: {rows} }}, (_, i) => i / 8);
                    const size = {{ rows: {rows}, columns: {columns} }};
                    const y = await matrix.product(x, {{ ...size, bias }});
@@ -114,7 +128,7 @@ fn products_on_the_pages_own_device() {
         );
         let packed = quantize(format, &weights()[..]).unwrap();
         let values = wgquant::dequantize_f32(&packed).unwrap();
-        for vector in 0..2 {
+        for vector in 0..vectors {
             for row in 0..rows {
                 let x = |c: usize| f64::from((((vector * columns + c) * 37 % 101) as f64 / 101.0 - 0.5) as f32);
                 let bias = row as f64 / 8.0;
@@ -123,7 +137,10 @@ fn products_on_the_pages_own_device() {
                 let size = terms.iter().map(|term| term.abs()).sum::<f64>() + bias;
                 let bound = (columns as f64 / 32.0 + 40.0) * 2.0_f64.powi(-23) * size;
                 let actual = found["y"][vector * rows + row].as_f64().unwrap();
-                assert!((actual - exact).abs() <= bound, "{format}, vector {vector}, row {row}: {actual} for {exact}");
+                assert!(
+                    (actual - exact).abs() <= bound,
+                    "{format}, {shape}, vector {vector}, row {row}: {actual} for {exact}"
+                );
             }
         }
         let refused = strings(&found["refused"]);
