@@ -59,6 +59,7 @@ pub(crate) fn router(app: &App) -> Router {
         .split_for_parts();
     let name = HeaderName::from_static("x-request-id");
     // The first that is named here is the last that a request meets.
+    let routes = if app.config.bench_echo { routes.merge(direct::echo_route()) } else { routes };
     routes
         .merge(openapi::routes(api))
         .fallback(async || Problem::new(Kind::NotFound, "there is no such route: GET /openapi.json lists them"))
