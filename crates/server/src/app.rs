@@ -111,7 +111,7 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
     // Not the path as it came: whoever makes up paths would make up series.
     app.metrics.request(method.as_str(), matched.as_deref().unwrap_or("none"), status.as_u16(), taken);
     let _in_span = span.enter();
-    let (status, milliseconds) = (status.as_u16(), taken.as_millis());
+    let (status, milliseconds) = (status.as_u16(), u64::try_from(taken.as_millis()).unwrap_or(u64::MAX));
     match response.extensions_mut().remove::<Problem>() {
         Some(problem) if status >= 500 => tracing::error!(status, milliseconds, %problem, "answered"),
         Some(problem) => tracing::info!(status, milliseconds, %problem, "answered"),

@@ -28,7 +28,9 @@ impl std::error::Error for Stalled {}
 /// Whether the library gave up because the client is slow.
 pub(crate) fn is_stalled(error: &wgquant::Error) -> bool {
     match error.root() {
-        wgquant::Error::Io { source, .. } => source.get_ref().is_some_and(|inner| inner.is::<Stalled>()),
+        wgquant::Error::Io { source, .. } => {
+            source.get_ref().and_then(|inner| inner.downcast_ref::<Stalled>()).is_some()
+        }
         _ => false,
     }
 }

@@ -23,7 +23,7 @@ use self::options::{DequantizeQuery, QuantizeQuery};
 use self::work::{Direct, Operation};
 use crate::app::{App, Query};
 use crate::client_body::ClientBody;
-use crate::problem::{Document, Kind, Problem};
+use crate::problem::{Kind, Problem};
 use crate::queue::Lane;
 use crate::spool::{Spool, spool_problem};
 
@@ -39,8 +39,6 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
         (status = OK, body = Vec<u8>, content_type = "application/octet-stream", description = "The compressed file"),
-        (status = "4XX", body = Document, content_type = "application/problem+json"),
-        (status = "5XX", body = Document, content_type = "application/problem+json"),
     ))]
 async fn quantize(
     State(app): State<App>,
@@ -58,8 +56,6 @@ async fn quantize(
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
         (status = OK, body = Vec<u8>, content_type = "application/octet-stream", description = "The plain file"),
-        (status = "4XX", body = Document, content_type = "application/problem+json"),
-        (status = "5XX", body = Document, content_type = "application/problem+json"),
     ))]
 async fn dequantize(
     State(app): State<App>,
@@ -89,8 +85,6 @@ struct VerifyForm {
     request_body(content = VerifyForm, content_type = "multipart/form-data"),
     responses(
         (status = OK, body = Verified),
-        (status = "4XX", body = Document, content_type = "application/problem+json"),
-        (status = "5XX", body = Document, content_type = "application/problem+json"),
     ))]
 async fn verify(
     State(app): State<App>,
