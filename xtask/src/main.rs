@@ -8,6 +8,7 @@ mod gguf_package;
 mod interop;
 mod packages;
 mod python;
+mod serve;
 mod steps;
 mod wasm_toolchain;
 mod web;
@@ -21,6 +22,7 @@ Commands:
   cargo xtask setup    only set up what the tests need: software adapters where there is no GPU, a browser, a real checkpoint
   cargo xtask python   only the Python package: builds the wheel and runs its tests, those on a local Ray cluster too
   cargo xtask web      only the web package: compiles it to wasm and makes the page, in target/web
+  cargo xtask serve    only the service's interface: what its OpenAPI document says, tried against it running
   cargo xtask interop  the live comparison with transformers, llama.cpp and others (compiles for minutes at first)
   cargo xtask bench    how fast it is, beside what memory allows and beside peers (options: -- --help)
   cargo xtask fuzz N   hostile files for N seconds a reader (10 minutes each before a release)
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         ["test"] => steps::test(root()),
         ["setup"] => steps::setup(root()),
         ["python"] => python::ensure(root()).and_then(|()| python::test(root(), python::Tests::All)),
+        ["serve"] => serve::ensure(root()).and_then(|()| serve::test(root())),
         ["interop"] => interop::interop(root()),
         ["web"] => wasm_toolchain::ensure(root()).and_then(|()| web::build(root())),
         ["make-checkpoint", "--size", size] => checkpoint::make(root(), size),

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{fixture, gguf_package, packages, python, wasm_toolchain, web};
+use crate::{fixture, gguf_package, packages, python, serve, wasm_toolchain, web};
 
 /// Optimized, with overflow checks and assertions: see Cargo.toml. All steps use it, so that nothing is built twice.
 pub(crate) const PROFILE: [&str; 2] = ["--profile", "checked"];
@@ -55,6 +55,7 @@ pub(crate) fn test(root: &Path) -> Result<()> {
         run(&mut tests)
     })?;
     summary.step("Python package", || python::test(root, python::Tests::WithoutCluster))?;
+    summary.step("service checks", || serve::test(root))?;
     summary.print();
     Ok(())
 }
@@ -64,7 +65,8 @@ fn set_up(root: &Path, summary: &mut Summary) -> Result<()> {
     summary.step("real checkpoint", || fixture::ensure(root))?;
     summary.step("wasm compiler", || wasm_toolchain::ensure(root))?;
     summary.step("package gguf", || gguf_package::ensure(root))?;
-    summary.step("Python's tools", || python::ensure(root))
+    summary.step("Python's tools", || python::ensure(root))?;
+    summary.step("service's tools", || serve::ensure(root))
 }
 
 /// The cargo that runs this, in the workspace's root.

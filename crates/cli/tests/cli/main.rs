@@ -22,5 +22,6 @@ mod report;
 mod resume;
 mod round_trip;
 mod selection;
+mod service;
 mod shards;
 mod tasks;
