@@ -8,6 +8,7 @@ mod gguf_package;
 mod interop;
 mod packages;
 mod python;
+mod serve;
 mod steps;
 
 use std::path::Path;
@@ -18,6 +19,7 @@ Commands:
   cargo xtask test     set up what the tests need, then formatting, clippy, documentation and every test
   cargo xtask setup    only set up what the tests need: software adapters where there is no GPU, a browser, a real checkpoint
   cargo xtask python   only the Python package: builds the wheel and runs its tests, those on a local Ray cluster too
+  cargo xtask serve    only the service's interface: what its OpenAPI document says, tried against it running
   cargo xtask interop  the live comparison with transformers, llama.cpp and others (compiles for minutes at first)
   cargo xtask bench    how fast it is, beside what memory allows and beside peers (options: -- --help)
   cargo xtask fuzz N   hostile files for N seconds a reader (10 minutes each before a release)
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         ["test"] => steps::test(root()),
         ["setup"] => steps::setup(root()),
         ["python"] => python::ensure(root()).and_then(|()| python::test(root(), python::Tests::All)),
+        ["serve"] => serve::ensure(root()).and_then(|()| serve::test(root())),
         ["interop"] => interop::interop(root()),
         ["make-checkpoint", "--size", size] => checkpoint::make(root(), size),
         ["bench", ref options @ ..] => bench::bench(root(), options),

@@ -18,18 +18,24 @@ const WHEELS: &str = ".fixtures/python/wheels";
 
 /// Makes the virtual environment where it is missing or was made for other requirements.
 pub(crate) fn ensure(root: &Path) -> Result<()> {
-    let (venv, stamp) = (root.join(VENV), root.join(VENV).join("requirements.txt"));
-    let wanted = std::fs::read(root.join(REQUIREMENTS))?;
+    ensure_venv(root, VENV, REQUIREMENTS)
+}
+
+/// The same for any virtual environment.
+pub(crate) fn ensure_venv(root: &Path, venv: &str, requirements: &str) -> Result<()> {
+    let stamp = root.join(venv).join("requirements.txt");
+    let wanted = std::fs::read(root.join(requirements))?;
     if std::fs::read(&stamp).is_ok_and(|found| found == wanted) {
-        println!("    {VENV} is there");
+        println!("    {venv} is there");
         return Ok(());
     }
     let mut make = Command::new("python3");
-    run(make.current_dir(root).args(["-m", "venv", VENV])).context("Debian has this in python3-venv")?;
-    let mut pip = python(root);
+    run(make.current_dir(root).args(["-m", "venv", venv])).context("Debian has this in python3-venv")?;
+    let mut pip = Command::new(root.join(venv).join("bin/python"));
+    pip.current_dir(root);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]);
-    run(pip.args(["-r", REQUIREMENTS]))?;
-    std::fs::write(venv.join("requirements.txt"), wanted)?;
+    run(pip.args(["-r", requirements]))?;
+    std::fs::write(stamp, wanted)?;
     Ok(())
 }
 

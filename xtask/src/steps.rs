@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{fixture, gguf_package, packages, python};
+use crate::{fixture, gguf_package, packages, python, serve};
 
 /// Optimized, with overflow checks and assertions: see Cargo.toml. All steps use it, so that nothing is built twice.
 pub(crate) const PROFILE: [&str; 2] = ["--profile", "checked"];
@@ -53,6 +53,7 @@ pub(crate) fn test(root: &Path) -> Result<()> {
         run(&mut tests)
     })?;
     summary.step("Python package", || python::test(root, python::Tests::WithoutCluster))?;
+    summary.step("service checks", || serve::test(root))?;
     summary.print();
     Ok(())
 }
@@ -61,7 +62,8 @@ fn set_up(root: &Path, summary: &mut Summary) -> Result<()> {
     summary.step("system packages", packages::ensure)?;
     summary.step("real checkpoint", || fixture::ensure(root))?;
     summary.step("package gguf", || gguf_package::ensure(root))?;
-    summary.step("Python's tools", || python::ensure(root))
+    summary.step("Python's tools", || python::ensure(root))?;
+    summary.step("service's tools", || serve::ensure(root))
 }
 
 /// The cargo that runs this, in the workspace's root.

@@ -63,6 +63,7 @@ pub(crate) fn router(app: &App) -> Router {
         .split_for_parts();
     let name = HeaderName::from_static("x-request-id");
     // The first that is named here is the last that a request meets.
+    let routes = if app.config.bench_echo { routes.merge(direct::echo_route()) } else { routes };
     routes
         .merge(openapi::routes(api))
         .merge(page::routes())
@@ -115,7 +116,7 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
     // Not the path as it came: whoever makes up paths would make up series.
     app.metrics.request(method.as_str(), matched.as_deref().unwrap_or("none"), status.as_u16(), taken);
     let _in_span = span.enter();
-    let (status, milliseconds) = (status.as_u16(), taken.as_millis());
+    let (status, milliseconds) = (status.as_u16(), u64::try_from(taken.as_millis()).unwrap_or(u64::MAX));
     match response.extensions_mut().remove::<Problem>() {
         Some(problem) if status >= 500 => tracing::error!(status, milliseconds, %problem, "answered"),
         Some(problem) => tracing::info!(status, milliseconds, %problem, "answered"),

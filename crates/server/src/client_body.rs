@@ -21,6 +21,9 @@ use crate::spool::lock;
 /// How long a body is read and dropped that nobody wants.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
+/// Of a body that nobody wants so much is dropped, even where less is taken.
+const LEAST_DRAINED: u64 = 16 << 20;
+
 /// A client that sends less within the idle limit is too slow: else a byte now and then would keep its place forever.
 const LEAST_BYTES: u64 = 16 << 10;
 
@@ -37,15 +40,19 @@ pub(crate) async fn limit(State(app): State<App>, request: Request, next: Next) 
         Some(declared) if declared > max_bytes => too_large(max_bytes).into_response(),
         _ => next.run(Request::from_parts(parts, Body::new(body.clone()))).await,
     };
-    if body.is_at_end() {
-        return response;
-    }
-    // A client that waits for a sign before it sends gets the answer instead of one.
-    let is_drained = !(waits && !body.was_read()) && tokio::time::timeout(DRAIN_LIMIT, body.drain()).await == Ok(true);
-    if !is_drained {
+    if !body.is_complete() && !drained(&body, waits).await {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Reads and drops what is left of a body; whether it came to its end, so that the connection can be used again.
+async fn drained(body: &ClientBody, waits: bool) -> bool {
+    // A client that waits for a sign before it sends gets the answer instead of one, and a slow one is not waited for again.
+    if !body.begin_drain(waits) {
+        return false;
+    }
+    tokio::time::timeout(DRAIN_LIMIT, body.drain()).await == Ok(true)
 }
 
 /// The sentence about a body that is too large.
@@ -67,7 +74,12 @@ struct Inner {
     deadline: Option<Pin<Box<Sleep>>>,
     wanted: u64,
     was_read: bool,
+    /// Whether its reader has got all that it gets: the whole, or an error.
     is_over: bool,
+    /// Whether it has come to its end.
+    is_complete: bool,
+    /// Whether it can't be read on: it is broken, or too slow.
+    is_broken: bool,
 }
 
 impl ClientBody {
@@ -82,16 +94,21 @@ impl ClientBody {
             wanted: 0,
             was_read: false,
             is_over,
+            is_complete: is_over,
+            is_broken: false,
         })))
     }
 
-    /// Whether there is nothing more to come.
-    pub(crate) fn is_at_end(&self) -> bool {
-        lock(&self.0).is_over
+    fn is_complete(&self) -> bool {
+        lock(&self.0).is_complete
     }
 
-    fn was_read(&self) -> bool {
-        lock(&self.0).was_read
+    /// Makes ready to drop what is left; `false` where that is of no use.
+    fn begin_drain(&self, waits: bool) -> bool {
+        let mut inner = lock(&self.0);
+        inner.is_over = false;
+        inner.max_bytes = (inner.n_read + inner.max_bytes).max(LEAST_DRAINED);
+        !inner.is_broken && (inner.was_read || !waits)
     }
 
     /// Reads to the end; whether that came.
@@ -116,7 +133,7 @@ impl http_body::Body for ClientBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_at_end()
+        lock(&self.0).is_over
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -135,14 +152,16 @@ impl Inner {
             let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle_limit)));
             ready!(deadline.as_mut().poll(context));
             let text = format!("the body did not come: fewer than {LEAST_BYTES} bytes in {} s", idle_limit.as_secs());
+            self.is_broken = true;
             return self.end(Problem::new(Kind::TooSlow, text));
         };
         let frame = match frame {
             None => {
-                self.is_over = true;
+                (self.is_over, self.is_complete) = (true, true);
                 return Poll::Ready(None);
             }
             Some(Err(_)) => {
+                self.is_broken = true;
                 let text = format!("the body ended after {} bytes, before it was complete", self.n_read);
                 return self.end(Problem::new(Kind::BadRequest, text));
             }
@@ -158,14 +177,14 @@ impl Inner {
                 deadline.as_mut().reset(Instant::now() + self.idle_limit);
             }
         }
-        self.is_over = self.body.is_end_stream();
+        self.is_complete = self.body.is_end_stream();
+        self.is_over = self.is_complete;
         Poll::Ready(Some(Ok(frame)))
     }
 
-    /// Nothing more is read. What is left of the body breaks the connection.
+    /// The reader gets nothing more.
     fn end(&mut self, problem: Problem) -> Poll<Option<Result<Frame<Bytes>, Problem>>> {
         self.is_over = true;
-        self.body = Body::empty();
         Poll::Ready(Some(Err(problem)))
     }
 }

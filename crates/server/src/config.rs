@@ -96,6 +96,10 @@ pub struct Args {
     /// What is logged: a level (error, warn, info, debug), or directives as tracing has them [default: info]
     #[arg(long, value_name = "LEVEL", env = "WGQUANT_LOG")]
     pub log: Option<String>,
+    /// Answer `/v1/echo` with a part of the body, without quantizing: what benches/serve.rs compares with
+    #[arg(long, hide = true)]
+    #[serde(skip)]
+    pub bench_echo: bool,
 }
 
 /// How the log is written.
@@ -148,6 +152,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// What is logged.
     pub log: String,
+    /// Whether there is `/v1/echo`.
+    pub bench_echo: bool,
 }
 
 impl Args {
@@ -185,6 +191,7 @@ impl Args {
             idle_limit: self.idle_limit.or(other.idle_limit),
             log_format: self.log_format.or(other.log_format),
             log: self.log.or(other.log),
+            bench_echo: self.bench_echo,
         }
     }
 
@@ -226,6 +233,7 @@ impl Args {
             idle_limit: Duration::from_secs(self.idle_limit.unwrap_or(30)),
             log_format: self.log_format.unwrap_or_default(),
             log: self.log.unwrap_or_else(|| "info".to_owned()),
+            bench_echo: self.bench_echo,
         };
         for (n, name) in [
             (config.max_connections, "--max-connections"),

@@ -7,9 +7,10 @@ use axum::http::{HeaderValue, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder};
+use utoipa::openapi::{ComponentsBuilder, Content, InfoBuilder, OpenApi, OpenApiBuilder, Ref, ResponseBuilder};
 
 use crate::app::App;
+use crate::problem;
 
 const DESCRIPTION: &str = "Quantizes checkpoints of neural networks. Errors are problem documents (RFC 9457).";
 
@@ -26,8 +27,23 @@ pub(crate) fn base(app: &App) -> OpenApi {
     document.components(Some(components)).security(Some([requirement])).build()
 }
 
+/// Any route may answer with a problem: a wrong token, a fault.
+fn add_problems(api: &mut OpenApi) {
+    for item in api.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            for (statuses, text) in [("4XX", "The request is refused"), ("5XX", "The service can't do it")] {
+                let content = Content::new(Some(Ref::from_schema_name("Problem")));
+                let response = ResponseBuilder::new().description(text).content(problem::MEDIA_TYPE, content).build();
+                operation.responses.responses.entry(statuses.to_owned()).or_insert_with(|| response.into());
+            }
+        }
+    }
+}
+
 /// `/openapi.json` and `/docs`.
-pub(crate) fn routes(api: OpenApi) -> Router<App> {
+pub(crate) fn routes(mut api: OpenApi) -> Router<App> {
+    add_problems(&mut api);
     let document = Arc::new(api.to_json().unwrap_or_default());
     let json = async move || {
         let mut response = document.to_string().into_response();

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use wgquant::checkpoint::Storage;
 
+use crate::problem::{Kind, Problem, is_full};
+
 /// Memory is taken and given back in parts of so many bytes.
 const SEGMENT_BYTES: usize = 256 << 10;
 
@@ -71,8 +73,8 @@ impl Budget {
         (self.disk.used.load(Ordering::Relaxed), self.disk.max)
     }
 
-    /// A segment of zeros, if there is memory for one.
-    fn segment(&self) -> Option<Segment> {
+    /// A segment, if there is memory for one; of zeros if so wanted.
+    fn segment(&self, zeroed: bool) -> Option<Segment> {
         if !self.memory.take(SEGMENT_BYTES as u64) {
             return None;
         }
@@ -80,11 +82,27 @@ impl Budget {
         Some(idle.map_or_else(
             || vec![0; SEGMENT_BYTES].into(),
             |mut segment| {
-                segment.fill(0);
+                if zeroed {
+                    segment.fill(0);
+                }
                 segment
             },
         ))
     }
+}
+
+/// What is said of memory and disk that have no more room.
+pub(crate) fn spool_problem(error: &Error) -> Problem {
+    if is_full(error) {
+        let text = "what is on its way takes all that temporary files may take: try again later, or send less";
+        return Problem::new(Kind::DiskFull, text).retry_after(10);
+    }
+    Problem::new(Kind::Internal, format!("a temporary file can't be written: {}", error.kind()))
+}
+
+/// The same, for who carries it through the library.
+fn explained(error: Error) -> Error {
+    if is_full(&error) { spool_problem(&error).into() } else { error }
 }
 
 /// An error without the folder's path in it, which is nobody's business.
@@ -160,10 +178,14 @@ impl Spool {
     /// # Errors
     /// [`ErrorKind::QuotaExceeded`] where memory and disk are taken, and what the system says of a temporary file.
     pub fn grow(&self, n_bytes: u64) -> Result<()> {
+        self.make_room(n_bytes, true)
+    }
+
+    fn make_room(&self, n_bytes: u64, zeroed: bool) -> Result<()> {
         let mut rest = self.rest.write().unwrap_or_else(PoisonError::into_inner);
         let mut memory = self.memory.write().unwrap_or_else(PoisonError::into_inner);
         while rest.file.is_none() && (memory.len() * SEGMENT_BYTES) as u64 <= n_bytes.saturating_sub(1) && n_bytes > 0 {
-            match self.budget.segment() {
+            match self.budget.segment(zeroed) {
                 Some(segment) => memory.push(RwLock::new(segment)),
                 None => rest.file = Some(Arc::new(tempfile::tempfile_in(&self.budget.folder).map_err(plain)?)),
             }
@@ -187,8 +209,9 @@ impl Spool {
     /// As [`Self::grow`] and [`Storage::write_range`].
     pub fn append(&self, bytes: &[u8]) -> Result<()> {
         let at = self.len();
-        self.grow(at + bytes.len() as u64)?;
-        self.write_range(at, bytes)
+        // What is not yet written of a segment lies behind the end, and nobody reads it.
+        self.make_room(at + bytes.len() as u64, false)?;
+        self.write(at, bytes)
     }
 
     /// The place of the first of `n` bytes from `at` on, and how many of them lie there.
@@ -238,7 +261,21 @@ impl Storage for Spool {
         Ok(())
     }
 
-    fn write_range(&self, mut at: u64, mut bytes: &[u8]) -> Result<()> {
+    fn write_range(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.write(at, bytes).map_err(explained)
+    }
+
+    fn set_n_bytes(&self, n_bytes: u64) -> Result<()> {
+        self.grow(n_bytes).map_err(explained)
+    }
+
+    fn scratch(&self) -> Option<&Path> {
+        Some(&self.budget.folder)
+    }
+}
+
+impl Spool {
+    fn write(&self, mut at: u64, mut bytes: &[u8]) -> Result<()> {
         let file = self.file(at, bytes.len())?;
         let memory = self.memory.read().unwrap_or_else(PoisonError::into_inner);
         while !bytes.is_empty() {
@@ -257,14 +294,6 @@ impl Storage for Spool {
             (at, bytes) = (at + n as u64, &bytes[n..]);
         }
         Ok(())
-    }
-
-    fn set_n_bytes(&self, n_bytes: u64) -> Result<()> {
-        self.grow(n_bytes)
-    }
-
-    fn scratch(&self) -> Option<&Path> {
-        Some(&self.budget.folder)
     }
 }
 

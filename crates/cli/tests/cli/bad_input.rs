@@ -12,6 +12,7 @@ fn refused(bytes: &[u8], wanted: &str) {
     folder.fails(1, &["inspect", "in"], wanted);
     folder.fails(1, &["verify", "in", "in"], wanted);
     folder.fails(1, &["dequantize", "in", "-o", "out", "--device", "cpu"], wanted);
+    crate::service::refuses(bytes, wanted);
 }
 
 fn entry(name: &str, dtype: &str, shape: &str, offsets: &str) -> String {
@@ -81,8 +82,10 @@ fn nan_is_named_with_its_index() {
         (weights, "in: tensor \"layer.3.weight\": element 4099 is NaN (bits 0x7fc00000)"),
         (halves, "in: tensor \"half\": element 7 is -Inf (bits 0xfc00)"),
     ] {
-        let folder = Folder::with("in", &file(&[floats("fine", "F32", &[64, 64], 2), bad]));
+        let bytes = file(&[floats("fine", "F32", &[64, 64], 2), bad]);
+        let folder = Folder::with("in", &bytes);
         folder.fails(1, &QUANTIZE, wanted);
+        crate::service::refuses_to_quantize(&bytes, wanted.trim_start_matches("in: "));
     }
 }
 

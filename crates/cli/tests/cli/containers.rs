@@ -23,6 +23,7 @@ fn refused(tensors: &[Tensor], metadata: &str, wanted: &str) {
     assert!(sentence.starts_with("error: in: "), "{sentence}");
     folder.fails(1, &["dequantize", "in", "-o", "out", "--device", "cpu"], wanted);
     folder.fails(1, &["verify", "in", "in"], wanted);
+    crate::service::refuses_packed(&folder.read("in"), wanted);
 }
 
 /// The metadata with one field of the weight changed.

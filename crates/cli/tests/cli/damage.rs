@@ -101,6 +101,7 @@ fn damaged_weights_are_not_dequantized() {
         let weight = tensor.name.split('.').next().unwrap();
         let wanted = format!("damaged: tensor {weight:?}: its codes and scales have the digest");
         folder.fails(1, &["dequantize", "damaged", "-o", "back", "--device", "cpu"], &wanted);
+        crate::service::refuses_packed(&bytes, wanted.trim_start_matches("damaged: "));
     }
 }
 

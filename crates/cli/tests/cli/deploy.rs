@@ -92,3 +92,51 @@ fn the_kubernetes_manifest_runs_all_tasks_and_finishes() {
     let completions = text.lines().find_map(|line| line.trim().strip_prefix("completions: ")).unwrap();
     assert!(text.contains(&format!("name: TASKS, value: \"{completions}\"")), "one number in two places");
 }
+
+/// The variables that the Dockerfile sets and the command that it runs, with folders of this test in the place of the image's.
+#[test]
+fn the_dockerfile_runs_the_service() {
+    let folder = Folder::with("token", b"a-token-of-some-length");
+    let text = std::fs::read_to_string(deploy("Dockerfile")).unwrap();
+    let value = |name: &str| {
+        let at = text.find(name).unwrap_or_else(|| panic!("{name} is not set")) + name.len();
+        text[at..].split_whitespace().next().unwrap().to_owned()
+    };
+    assert_eq!(value("WGQUANT_LISTEN="), "0.0.0.0:8787");
+    assert!(text.contains("EXPOSE 8787\n"));
+    assert!(text.contains("ENTRYPOINT [\"/usr/local/bin/wgquant\", \"serve\"]\n"));
+    assert!(text.contains("COPY --from=build /source/target/release/wgquant /usr/local/bin/wgquant\n"));
+    assert!(value("WGQUANT_STATE=").starts_with("/var/lib/") && value("WGQUANT_TOKEN_FILE=").starts_with("/run/"));
+    let state = folder.path("state");
+    let variables = [
+        // A port that is free, as the image has all of its own.
+        ("WGQUANT_LISTEN", "0.0.0.0:0"),
+        ("WGQUANT_STATE", state.to_str().unwrap()),
+        ("WGQUANT_TOKEN_FILE", folder.path("token").to_str().unwrap()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    crate::service::answers(&folder, &["serve", "--root", "."], &variables, "a-token-of-some-length");
+    // Without the secret it does not start.
+    std::fs::remove_file(folder.path("token")).unwrap();
+    let mut run = Command::new(env!("CARGO_BIN_EXE_wgquant"));
+    let output = run.args(["serve", "--device", "cpu"]).envs(variables).output().unwrap();
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("token: can't be read"));
+}
+
+/// The command that the unit runs, with the credential where systemd would put it.
+#[test]
+fn the_systemd_unit_runs_the_service() {
+    let folder = Folder::with("token", b"a-token-of-some-length");
+    let text = std::fs::read_to_string(deploy("wgquant.service")).unwrap();
+    let command = text.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    assert!(text.contains("StateDirectory=wgquant\n") && text.contains("LoadCredential=token:"));
+    let root = command.split(' ').skip_while(|&word| word != "--root").nth(1).unwrap();
+    assert!(text.contains(&format!("ReadWritePaths={root}\n")), "jobs may write there");
+    let command = command.replace("${CREDENTIALS_DIRECTORY}", folder.root().to_str().unwrap());
+    let command = command.replace(root, ".").replace(":8787", ":0");
+    let words: Vec<_> = command.split(' ').collect();
+    assert_eq!(words[0], "/usr/local/bin/wgquant");
+    let variables = [("STATE_DIRECTORY".to_owned(), folder.path("state").to_str().unwrap().to_owned())];
+    crate::service::answers(&folder, &words[1..], &variables, "a-token-of-some-length");
+    assert!(folder.path("state/tmp").is_dir());
+}

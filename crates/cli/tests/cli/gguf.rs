@@ -238,6 +238,7 @@ fn damage_is_found() {
         for args in [&["inspect", "damaged"][..], &["dequantize", "damaged", "-o", "x", "--device", "cpu"]] {
             folder.fails(1, args, "damaged: ");
         }
+        crate::service::refuses_packed(&whole[..n_bytes], "body: ");
     }
 }
 
@@ -253,5 +254,6 @@ fn scales_that_are_none() {
         folder.write("out", &bytes);
         let wanted = "tensor \"token_embd.weight\": the scale of block 0";
         folder.fails(1, &["dequantize", "out", "-o", "x", "--device", "cpu"], wanted);
+        crate::service::refuses_packed(&bytes, wanted);
     }
 }

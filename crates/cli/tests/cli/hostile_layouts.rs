@@ -21,6 +21,7 @@ fn hostile_layouts() {
         let folder = Folder::with("in", &file_at(tensors, &[], 0));
         folder.fails(1, &["inspect", "in"], wanted);
         folder.fails(1, &["dequantize", "in", "-o", "out", "--device", "cpu"], wanted);
+        crate::service::refuses_packed(&folder.read("in"), wanted);
     };
     let text = |shape: &str, size: u64, dtype: &str| {
         format!(r#"{{"quant_type": "nf4", "blocksize": {size}, "dtype": "{dtype}", "shape": {shape}}}"#)

@@ -23,5 +23,6 @@ mod report;
 mod resume;
 mod round_trip;
 mod selection;
+mod service;
 mod shards;
 mod tasks;

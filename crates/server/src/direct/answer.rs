@@ -112,7 +112,7 @@ fn counts(report: &QuantizeReport) -> HeaderMap {
 }
 
 /// A file, read out of the spool as fast as the client takes it.
-fn file(output: Arc<Spool>) -> Response {
+pub(crate) fn file(output: Arc<Spool>) -> Response {
     let n_bytes = output.len();
     let pieces = stream::unfold((output, 0), move |(output, at)| async move {
         let n = (n_bytes - at).min(PIECE_BYTES);

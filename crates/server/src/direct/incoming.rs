@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use wgquant::checkpoint::Storage;
 
-use crate::problem::{Kind, Problem, is_full};
+use crate::problem::{Kind, Problem};
 use crate::queue::Queue;
-use crate::spool::{Budget, Spool, lock};
+use crate::spool::{Budget, Spool, lock, spool_problem};
 
 /// How often a read that waits looks whether other work could be done meanwhile.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -28,7 +28,9 @@ impl std::error::Error for Stalled {}
 /// Whether the library gave up because the client is slow.
 pub(crate) fn is_stalled(error: &wgquant::Error) -> bool {
     match error.root() {
-        wgquant::Error::Io { source, .. } => source.get_ref().is_some_and(|inner| inner.is::<Stalled>()),
+        wgquant::Error::Io { source, .. } => {
+            source.get_ref().and_then(|inner| inner.downcast_ref::<Stalled>()).is_some()
+        }
         _ => false,
     }
 }
@@ -128,6 +130,11 @@ impl Incoming {
         }
     }
 
+    /// Bytes of a body that is all there.
+    pub(crate) fn read_body(&self, at: u64, bytes: &mut [u8]) -> Result<()> {
+        self.spool.read_range(at, bytes)
+    }
+
     /// Waits until `is_enough`, or the end, which it gives back.
     fn wait(&self, is_enough: impl Fn(&Arrival) -> bool) -> Result<bool> {
         let mut state = lock(&self.state);
@@ -172,15 +179,6 @@ impl Storage for Incoming {
         }
         self.spool.read_range(at, bytes)
     }
-}
-
-/// What is said of memory and disk that have no more room.
-pub(crate) fn spool_problem(error: &std::io::Error) -> Problem {
-    if is_full(error) {
-        let text = "what is on its way takes all that temporary files may take: try again later, or send less";
-        return Problem::new(Kind::DiskFull, text).retry_after(10);
-    }
-    Problem::new(Kind::Internal, format!("a temporary file can't be written: {}", error.kind()))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use wgquant::checkpoint::Storage as _;
 
 use self::answer::{Answered, Verified};
 use self::incoming::Incoming;
@@ -22,8 +23,9 @@ use self::options::{DequantizeQuery, QuantizeQuery};
 use self::work::{Direct, Operation};
 use crate::app::{App, Query};
 use crate::client_body::ClientBody;
-use crate::problem::{Document, Kind, Problem};
+use crate::problem::{Kind, Problem};
 use crate::queue::Lane;
+use crate::spool::{Spool, spool_problem};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(quantize)).routes(routes!(dequantize)).routes(routes!(verify))
@@ -37,8 +39,6 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
         (status = OK, body = Vec<u8>, content_type = "application/octet-stream", description = "The compressed file"),
-        (status = "4XX", body = Document, content_type = "application/problem+json"),
-        (status = "5XX", body = Document, content_type = "application/problem+json"),
     ))]
 async fn quantize(
     State(app): State<App>,
@@ -56,8 +56,6 @@ async fn quantize(
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
         (status = OK, body = Vec<u8>, content_type = "application/octet-stream", description = "The plain file"),
-        (status = "4XX", body = Document, content_type = "application/problem+json"),
-        (status = "5XX", body = Document, content_type = "application/problem+json"),
     ))]
 async fn dequantize(
     State(app): State<App>,
@@ -87,8 +85,6 @@ struct VerifyForm {
     request_body(content = VerifyForm, content_type = "multipart/form-data"),
     responses(
         (status = OK, body = Verified),
-        (status = "4XX", body = Document, content_type = "application/problem+json"),
-        (status = "5XX", body = Document, content_type = "application/problem+json"),
     ))]
 async fn verify(
     State(app): State<App>,
@@ -101,6 +97,29 @@ async fn verify(
     let inputs = names.map(|name| (name, incoming(&app, None)));
     let feed = feed_form(form, inputs.clone());
     answer(&app, Operation::Verify, inputs.to_vec(), feed).await
+}
+
+/// What the service does but for quantizing: it takes a body, and answers the first `bytes` of it.
+pub(crate) fn echo_route() -> axum::Router<App> {
+    #[derive(serde::Deserialize)]
+    struct Echo {
+        bytes: u64,
+    }
+    let echo = async |State(app): State<App>, Query(query): Query<Echo>, body: Extension<ClientBody>| {
+        let input = incoming(&app, None);
+        feed_one(body.0, Arc::clone(&input)).await?;
+        let output = Arc::new(Spool::new(Arc::clone(&app.budget)));
+        let mut piece = vec![0; 64 << 10];
+        let (mut at, end) = (0, query.bytes.min(input.n_bytes().unwrap_or_default()));
+        while at < end {
+            let n = usize::try_from(end - at).unwrap_or(usize::MAX).min(piece.len());
+            let copied = input.read_body(at, &mut piece[..n]).and_then(|()| output.append(&piece[..n]));
+            copied.map_err(|error| spool_problem(&error))?;
+            at += n as u64;
+        }
+        Ok::<_, Problem>(answer::file(output))
+    };
+    axum::Router::new().route("/v1/echo", axum::routing::post(echo))
 }
 
 async fn one_body(app: &App, operation: Operation, body: ClientBody, headers: &HeaderMap) -> Answered {

@@ -2,11 +2,16 @@
 
 use serde::Deserialize;
 use utoipa::IntoParams;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 use wgquant::checkpoint::{DequantizeOptions, Override, QuantizeOptions, Selection};
 use wgquant::verify::Verify;
 use wgquant::{Container, Dtype, Format};
 
 use crate::problem::{Kind, Problem};
+
+/// The containers of one file.
+const CONTAINERS: [Container; 3] = [Container::Native, Container::Gguf, Container::Mxfp4];
+const VERIFY: [Verify; 3] = [Verify::None, Verify::Sample, Verify::Full];
 
 /// How a checkpoint is compressed.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -14,9 +19,10 @@ use crate::problem::{Kind, Problem};
 #[into_params(parameter_in = Query)]
 pub(crate) struct QuantizeQuery {
     /// The format: `GET /v1/formats` lists them
-    #[param(example = "nf4")]
+    #[param(example = "nf4", schema_with = formats)]
     format: String,
     /// The layout of the answer: `native` (the default), `gguf` or `mxfp4`; folders are for jobs
+    #[param(required = false, schema_with = containers)]
     container: Option<String>,
     /// Quantize only tensors whose name matches one of these patterns, with commas between them
     include: Option<String>,
@@ -33,6 +39,7 @@ pub(crate) struct QuantizeQuery {
     #[param(required = false)]
     copy_unfit: bool,
     /// How much of the result is recomputed and compared: `none`, `sample` (the default) or `full`
+    #[param(required = false, schema_with = ways_to_verify)]
     verify: Option<String>,
 }
 
@@ -42,8 +49,29 @@ pub(crate) struct QuantizeQuery {
 #[into_params(parameter_in = Query)]
 pub(crate) struct DequantizeQuery {
     /// The type of the weights: `f32`, `f16` or `bf16`; each one's own where it is not given
-    #[param(example = "f32")]
+    #[param(example = "f32", required = false, schema_with = dtypes)]
     dtype: Option<String>,
+}
+
+/// One of these words.
+fn one_of(names: impl IntoIterator<Item = &'static str>) -> Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).build()
+}
+
+fn formats() -> Object {
+    one_of(Format::ALL.iter().map(|format| format.name()))
+}
+
+fn containers() -> Object {
+    one_of(CONTAINERS.map(Container::name))
+}
+
+fn ways_to_verify() -> Object {
+    one_of(VERIFY.map(Verify::name))
+}
+
+fn dtypes() -> Object {
+    one_of(Dtype::ALL.map(Dtype::name))
 }
 
 impl QuantizeQuery {
@@ -91,7 +119,7 @@ fn bad(text: String) -> Problem {
 /// A container of one file.
 fn container(name: &str) -> Result<Container, Problem> {
     match Container::ALL.iter().copied().find(|container| container.name() == name) {
-        Some(container @ (Container::Native | Container::Gguf | Container::Mxfp4)) => Ok(container),
+        Some(container) if CONTAINERS.contains(&container) => Ok(container),
         Some(container) => {
             Err(bad(format!("{} makes a folder, and an answer is one file: submit a job for it", container.name())))
         }
@@ -103,8 +131,8 @@ fn container(name: &str) -> Result<Container, Problem> {
 }
 
 fn verify(name: &str) -> Result<Verify, Problem> {
-    let all = [Verify::None, Verify::Sample, Verify::Full];
-    all.into_iter()
+    VERIFY
+        .into_iter()
         .find(|way| way.name() == name)
         .ok_or_else(|| bad(format!("there is no way to verify {name:?}; there are: none, sample, full")))
 }

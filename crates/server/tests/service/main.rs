@@ -2,6 +2,10 @@
 //! none would send.
 #![cfg(test)]
 
+mod closed;
 mod common;
+mod device;
 mod direct;
+mod faults;
 mod operate;
+mod queue;
