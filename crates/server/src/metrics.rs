@@ -133,6 +133,8 @@ impl Metrics {
         family("queue_waiting", "gauge", "Requests and jobs that wait for a device", lanes(|(n, _, _)| n as u64));
         family("queue_running", "gauge", "Requests and jobs that a device works on", lanes(|(_, n, _)| n as u64));
         family("queue_refused", "counter", "Requests and jobs that found the queue full", lanes(|(_, _, n)| n));
+        let jobs = app.jobs.counts().into_iter().map(|(state, n)| (format!("{{state=\"{state}\"}}"), n));
+        family("jobs", "gauge", "Jobs that are remembered, by their states", jobs.collect());
         let of_device = |device: &str| format!("{{device=\"{}\"}}", escaped(device));
         let memory =
             app.devices.iter().filter_map(|device| Some((of_device(device.description()), device.memory_bytes()?)));

@@ -65,7 +65,7 @@ impl Server {
         let app = Arc::new(Shared {
             jobs: Jobs::open(&config, Arc::clone(&queue))?,
             budget: Arc::new(Budget::new(bodies, config.disk_bytes, folder)),
-            queue: Arc::new(Queue::new(config.queue, config.job_queue, devices.len())),
+            queue,
             metrics: Metrics::new(devices.iter().map(Device::description)),
             devices,
             engine_bytes,

@@ -21,7 +21,10 @@ fn jobs() -> Vec<(Value, Vec<&'static str>)> {
         (json!({ "format": "sym4", "verify": "full" }), vec!["--format", "sym4", "--verify", "full"]),
         (json!({ "format": "nf4-dq", "shard_size": "8MB" }), vec!["--format", "nf4-dq", "--shard-size", "8MB"]),
         (json!({ "format": "q8_0", "container": "gguf" }), vec!["--format", "q8_0", "--container", "gguf"]),
-        (json!({ "format": "fp4", "container": "bnb", "sync": true }), vec!["--format", "fp4", "--container", "bnb"]),
+        (
+            json!({ "format": "mxfp4", "container": "mxfp4", "sync": true }),
+            vec!["--format", "mxfp4", "--container", "mxfp4"],
+        ),
     ]
 }
 

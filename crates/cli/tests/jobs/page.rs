@@ -79,23 +79,12 @@ fn a_dropped_file_comes_back_compressed() {
     };
     assert_eq!(digests(&shown, "digest"), digests(&report, "digest"));
     // Chosen by the keyboard's way, in another format; and one that is no checkpoint.
-    page.eval("(() => { const s = document.getElementById('format'); s.value = 'q8_0'; s.dispatchEvent(new Event('change')); document.getElementById('container').value = 'gguf'; })()");
+    page.eval("(() => { const s = document.getElementById('format'); s.value = 'sym8'; s.dispatchEvent(new Event('change')); })()");
     choose(&mut page, &folder.path("model.safetensors"));
     page.wait("document.querySelectorAll('#files a').length === 2");
     page.click("#files a");
-    folder.ok(&[
-        "quantize",
-        "model.safetensors",
-        "-o",
-        "expected2",
-        "--format",
-        "q8_0",
-        "--container",
-        "gguf",
-        "--device",
-        "cpu",
-    ]);
-    assert!(download(&folder, "model-q8_0.gguf") == folder.read("expected2"));
+    folder.ok(&["quantize", "model.safetensors", "-o", "expected2", "--format", "sym8", "--device", "cpu"]);
+    assert!(download(&folder, "model-sym8.safetensors") == folder.read("expected2"));
     folder.write("bad.safetensors", b"\x02\0\0\0\0\0\0\0{]");
     choose(&mut page, &folder.path("bad.safetensors"));
     page.wait("document.querySelector('#files .state').textContent === 'failed'");

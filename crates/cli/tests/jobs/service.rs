@@ -12,7 +12,7 @@ use crate::common::Folder;
 use crate::http::{self, Answer, Open};
 
 /// Nothing that is waited for takes longer, on whatever machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running service.
 pub(crate) struct Service {

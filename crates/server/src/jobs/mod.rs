@@ -243,7 +243,7 @@ impl Jobs {
     /// Asks for a job's end.
     fn cancel(&self, id: &str) -> Result<Option<Record>, Problem> {
         let Some(job) = self.store.cancel(id)? else { return Ok(None) };
-        if let Some(live) = lock(&self.live).get(id).cloned() {
+        if let Some(live) = self.live(id) {
             live.cancel();
             if job.state.is_final() {
                 self.ended(id, job.state);

@@ -15,7 +15,7 @@ use super::request::JobRequest;
 use super::roots::Place;
 use super::store::{Ending, Record, State};
 use super::{Jobs, report};
-use crate::problem::{Kind, Problem, is_of_device};
+use crate::problem::{Kind, Problem, carried, is_of_device};
 use crate::queue::{Ran, Work};
 
 /// A job in the queue.
@@ -239,9 +239,13 @@ fn stop(error: Error, names: &Names) -> Stop {
 impl Names {
     /// An error of the library as the service tells it.
     pub(super) fn problem(&self, error: Error) -> Problem {
+        let is_told = carried(&error).is_some() || is_of_device(&error);
+        let sentence = error.to_string();
         let problem = Problem::from(error);
-        let told = self.tell(problem.detail());
-        problem.with_detail(told)
+        let told = self.tell(if is_told { problem.detail() } else { &sentence });
+        // A path that has no name of the job's is the service's own.
+        let is_own = told.contains("/proc/self/") || told.contains("/source-");
+        if is_own { problem } else { problem.with_detail(told) }
     }
 }
 
