@@ -1,5 +1,6 @@
 //! The page: from drop to download, by keyboard, at both widths, and where there is no WebGPU.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -220,4 +221,69 @@ fn what_is_no_model_gets_a_sentence() {
         );
         assert_eq!(strings(&poor), Vec::<String>::new(), "{scheme}");
     }
+}
+
+/// A model of 1 GiB: four matrices of one pattern each.
+fn large_model(file: &Path) {
+    let (rows, columns) = (16_384_u64, 4096_u64);
+    let n_bytes = rows * columns * 4;
+    let tensors: Vec<_> = (0..4_u64)
+        .map(|ix| {
+            let offsets = [ix * n_bytes, (ix + 1) * n_bytes];
+            format!("\"layer.{ix}\":{{\"dtype\":\"F32\",\"shape\":[{rows},{columns}],\"data_offsets\":{offsets:?}}}")
+        })
+        .collect();
+    let mut header = format!("{{{}}}", tensors.join(","));
+    header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
+    let mut out = std::io::BufWriter::new(std::fs::File::create(file).unwrap());
+    let mut state = 1_u32;
+    let pattern: Vec<u8> = (0..1 << 20)
+        .flat_map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((state >> 8) as f32 / 16_777_216.0 - 0.5).to_le_bytes()
+        })
+        .collect();
+    out.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
+    out.write_all(header.as_bytes()).unwrap();
+    for piece in 0..4 * n_bytes / pattern.len() as u64 {
+        // Another start each time, so that no two pieces are the same.
+        let (end, start) = pattern.split_at((piece as usize * 4) % pattern.len());
+        out.write_all(start).unwrap();
+        out.write_all(end).unwrap();
+    }
+    out.flush().unwrap();
+}
+
+#[test]
+fn a_gibibyte_goes_through_in_little_memory_and_the_page_never_freezes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (original, by_command_line) = (folder.path().join("large.safetensors"), folder.path().join("expected"));
+    large_model(&original);
+    assert!(original.metadata().unwrap().len() > 1 << 30);
+    let (_server, mut page) = open(WEBGPU);
+    page.drop_file("#drop", &original);
+    page.wait("!document.getElementById('start').disabled");
+    for (id, value) in [("format", "sym4"), ("engine", "gpu"), ("verify", "sample")] {
+        set(&mut page, id, value);
+    }
+    page.click("#start");
+    page.wait_within(LONG, "!result.hidden && document.querySelectorAll('#histograms svg').length === 3");
+    let memory = page.eval("+result.dataset.memory").as_f64().unwrap();
+    let long = page.eval("longTasks");
+    println!(
+        "1 GiB: {} at {}, {:.1} MiB of wasm memory, tasks over 50 ms: {long}",
+        page.eval("document.getElementById('total-time').textContent"),
+        page.eval("document.getElementById('total-rate').textContent"),
+        memory / f64::from(1 << 20)
+    );
+    assert!(memory > 0.0 && memory < f64::from(256 << 20), "{memory}");
+    assert!(long.as_array().unwrap().iter().all(|ms| ms.as_f64().unwrap() <= 200.0), "{long}");
+    // The count of long tasks sees one.
+    page.eval("{ const end = performance.now() + 300; while (performance.now() < end); }");
+    page.wait("longTasks.some((ms) => ms > 200)");
+    page.download_to(folder.path());
+    page.click("#download");
+    let actual = downloaded(folder.path(), "large-sym4.safetensors");
+    command_line(&[&"--quiet", &"quantize", &original, &"-o", &by_command_line, &"--device=cpu", &"--format=sym4"]);
+    assert_same(&actual, &std::fs::read(by_command_line).unwrap(), "1 GiB");
 }
