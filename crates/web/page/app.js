@@ -1,7 +1,7 @@
 // The page: a file goes in, a compressed one comes out, and what it cost is shown. The work is the package's, in a worker.
 
 import { formats, histograms, inspectFile, quantizeFile, whyNoGpu } from './wgquant/index.js';
-import { bytes, count, decibels, duration, element, histogram, small } from './show.js';
+import { broken, bytes, count, decibels, duration, element, histogram, small } from './show.js';
 
 /** Weights whose values are shown. */
 const N_HISTOGRAMS = 3;
@@ -96,10 +96,11 @@ async function compress() {
     await plot(file, output, controller.signal);
   } catch (error) {
     if (!controller.signal.aborted) fail(error);
-    else $('chosen').focus?.();
   } finally {
     state.running = null;
     show(false);
+    // Where the focus was is gone.
+    if ($('result').hidden) $('start').focus();
   }
 }
 
@@ -168,7 +169,7 @@ function report(input, { file, report }) {
 function row({ name, shape, dtype, action, sqnr_db, max_abs_error, digest }, isWorst) {
   const copied = action === 'copied';
   const cells = [
-    element('th', { text: name, scope: 'row' }),
+    element('th', { children: broken(name), scope: 'row' }),
     element('td', { text: shape.join(' × ') || '1' }),
     element('td', { text: dtype }),
     element('td', { text: copied ? 'copied' : decibels(sqnr_db), className: 'number sqnr' }),

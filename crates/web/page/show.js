@@ -38,6 +38,11 @@ export function element(tag, { text, className, children = [], ...attributes } =
   return made;
 }
 
+/** A weight's name, which a line may break behind its dots. */
+export function broken(name) {
+  return name.split(/(?<=\.)/).flatMap((part) => [part, document.createElement('wbr')]);
+}
+
 const WIDTH = 320;
 const HEIGHT = 130;
 const FLOOR = HEIGHT - 18;
@@ -66,7 +71,7 @@ export function histogram(name, { min, max, before, after }) {
     label(WIDTH / 2, 'middle', (min + max) / 2),
     label(WIDTH, 'end', max),
   );
-  return element('figure', { children: [element('figcaption', { text: name }), plot] });
+  return element('figure', { children: [element('figcaption', { children: broken(name) }), plot] });
 }
 
 function svg(tag, attributes, text) {

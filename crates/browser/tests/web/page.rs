@@ -1,16 +1,24 @@
 //! The page: from drop to download, by keyboard, at both widths, and where there is no WebGPU.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::json;
 use wgquant_browser::{Page, Server, WEBGPU};
 
 use crate::common::{LONG, assert_same, command_line, downloaded, real_checkpoint, serve, site, strings};
 
 /// Opens the page, and counts tasks that hold the main thread.
 fn open(arguments: &[&str]) -> (Server, Page) {
+    open_after(arguments, "")
+}
+
+/// Opens the page after a script of the test's own.
+fn open_after(arguments: &[&str], script: &str) -> (Server, Page) {
     let server = serve();
     let mut page = Page::start(arguments);
+    page.call("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script }));
     page.resize(1440);
     page.go_to(&server.url("index.html"));
     page.wait("document.body.dataset.ready === 'true'");
@@ -132,8 +140,8 @@ fn by_keyboard_alone() {
     page.press("Enter");
     page.wait("running.hidden && !document.getElementById('start').disabled");
     assert_eq!(page.eval("result.hidden && error.hidden"), true);
-    // Again, to its end.
-    page.eval("start.focus()");
+    // Again, to its end, from where the focus is now.
+    assert_eq!(page.eval("document.activeElement.id"), "start");
     page.press("Enter");
     page.wait_within(LONG, "!result.hidden && document.querySelectorAll('#histograms svg').length === 3");
     assert_eq!(page.eval("document.activeElement.id"), "result-title");
@@ -151,18 +159,16 @@ fn by_keyboard_alone() {
 fn without_webgpu_the_cpu_does_it_in_the_background() {
     let folder = tempfile::tempdir().unwrap();
     let expected = by_command_line(folder.path(), "sym4");
-    for (arguments, sentence) in [
-        (
-            &["--disable-features=WebGPU,WebGPUService", "--disable-blink-features=WebGPU"][..],
-            "This browser has no WebGPU.",
-        ),
-        (&["--disable-software-rasterizer"][..], "This browser has WebGPU, but finds no GPU for it."),
+    // Without an argument this browser has no adapter.
+    for (script, sentence) in [
+        ("delete Navigator.prototype.gpu;", "This browser has no WebGPU."),
+        ("", "This browser has WebGPU, but finds no GPU for it."),
     ] {
-        let (_server, mut page) = open(arguments);
+        let (_server, mut page) = open_after(&[], script);
         let said = page.eval("device.textContent");
-        assert!(said.as_str().unwrap().starts_with(sentence), "{arguments:?}: {said}");
+        assert!(said.as_str().unwrap().starts_with(sentence), "{said}");
         assert!(said.as_str().unwrap().contains("The CPU does the work instead, in the background"), "{said}");
-        assert_eq!(page.eval("Array.from(engine.options, (option) => option.value)"), serde_json::json!(["cpu"]));
+        assert_eq!(page.eval("Array.from(engine.options, (option) => option.value)"), json!(["cpu"]));
         page.resize(360);
         no_wider_than_the_window(&mut page);
         keep_screenshot(&mut page, "no-webgpu-360");
@@ -220,4 +226,69 @@ fn what_is_no_model_gets_a_sentence() {
         );
         assert_eq!(strings(&poor), Vec::<String>::new(), "{scheme}");
     }
+}
+
+/// A model of 1 GiB: four matrices of one pattern each.
+fn large_model(file: &Path) {
+    let (rows, columns) = (16_384_u64, 4096_u64);
+    let n_bytes = rows * columns * 4;
+    let tensors: Vec<_> = (0..4_u64)
+        .map(|ix| {
+            let offsets = [ix * n_bytes, (ix + 1) * n_bytes];
+            format!("\"layer.{ix}\":{{\"dtype\":\"F32\",\"shape\":[{rows},{columns}],\"data_offsets\":{offsets:?}}}")
+        })
+        .collect();
+    let mut header = format!("{{{}}}", tensors.join(","));
+    header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
+    let mut out = std::io::BufWriter::new(std::fs::File::create(file).unwrap());
+    let mut state = 1_u32;
+    let pattern: Vec<u8> = (0..1 << 20)
+        .flat_map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((state >> 8) as f32 / 16_777_216.0 - 0.5).to_le_bytes()
+        })
+        .collect();
+    out.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
+    out.write_all(header.as_bytes()).unwrap();
+    for piece in 0..4 * n_bytes / pattern.len() as u64 {
+        // Another start each time, so that no two pieces are the same.
+        let (end, start) = pattern.split_at((piece as usize * 4) % pattern.len());
+        out.write_all(start).unwrap();
+        out.write_all(end).unwrap();
+    }
+    out.flush().unwrap();
+}
+
+#[test]
+fn a_gibibyte_goes_through_in_little_memory_and_the_page_never_freezes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (original, by_command_line) = (folder.path().join("large.safetensors"), folder.path().join("expected"));
+    large_model(&original);
+    assert!(original.metadata().unwrap().len() > 1 << 30);
+    let (_server, mut page) = open(WEBGPU);
+    page.drop_file("#drop", &original);
+    page.wait("!document.getElementById('start').disabled");
+    for (id, value) in [("format", "sym4"), ("engine", "gpu"), ("verify", "sample")] {
+        set(&mut page, id, value);
+    }
+    page.click("#start");
+    page.wait_within(LONG, "!result.hidden && document.querySelectorAll('#histograms svg').length === 3");
+    let memory = page.eval("+result.dataset.memory").as_f64().unwrap();
+    let long = page.eval("longTasks");
+    println!(
+        "1 GiB: {} at {}, {:.1} MiB of wasm memory, tasks over 50 ms: {long}",
+        page.eval("document.getElementById('total-time').textContent"),
+        page.eval("document.getElementById('total-rate').textContent"),
+        memory / f64::from(1 << 20)
+    );
+    assert!(memory > 0.0 && memory < f64::from(256 << 20), "{memory}");
+    assert!(long.as_array().unwrap().iter().all(|ms| ms.as_f64().unwrap() <= 200.0), "{long}");
+    // The count of long tasks sees one.
+    page.eval("setTimeout(() => { const end = performance.now() + 300; while (performance.now() < end); })");
+    page.wait("longTasks.some((ms) => ms > 200)");
+    page.download_to(folder.path());
+    page.click("#download");
+    let actual = downloaded(folder.path(), "large-sym4.safetensors");
+    command_line(&[&"--quiet", &"quantize", &original, &"-o", &by_command_line, &"--device=cpu", &"--format=sym4"]);
+    assert_same(&actual, &std::fs::read(by_command_line).unwrap(), "1 GiB");
 }
