@@ -51,7 +51,10 @@ impl Store {
     }
 
     fn send(&self, head: &str, body: &[u8]) -> Answer {
-        http::open(self.address, head, &[], body).unwrap().read().unwrap()
+        // Who asks without a name is let at nothing that the service has written; what is signed is not looked at.
+        const NAME: &str = "AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/s3/aws4_request, \
+                            SignedHeaders=host, Signature=0";
+        http::open(self.address, head, &[("Authorization", NAME)], body).unwrap().read().unwrap()
     }
 
     fn put(&self, key: &str, bytes: &[u8]) {
