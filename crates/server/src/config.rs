@@ -272,6 +272,12 @@ impl Config {
         Ok((engine, bodies))
     }
 
+    /// Whether other machines reach it without a token.
+    #[must_use]
+    pub fn is_open_to_anyone(&self) -> bool {
+        !self.listen.ip().is_loopback() && self.tokens.is_none()
+    }
+
     /// The folder for temporary files.
     #[must_use]
     pub fn temporary(&self) -> PathBuf {

@@ -17,6 +17,7 @@ mod page;
 mod problem;
 mod queue;
 mod server;
+mod signals;
 mod spool;
 mod worker;
 
@@ -29,8 +30,6 @@ pub use self::queue::{Item, Lane, Queue, Ran, Work};
 pub use self::server::Server;
 pub use self::spool::{Budget, Spool};
 pub use self::worker::Device;
-
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs the service until SIGINT or SIGTERM; a second one ends the process at once.
 ///
@@ -45,22 +44,16 @@ pub fn run(args: Args) -> Result<(), String> {
         let server = Server::open(config).await?;
         let failed = |error: std::io::Error| format!("the service can't be started: {error}");
         let address = server.address().map_err(failed)?;
-        let mut signals =
-            (signal(SignalKind::interrupt()).map_err(failed)?, signal(SignalKind::terminate()).map_err(failed)?);
+        let mut signals = signals::Signals::listen().map_err(failed)?;
         let devices: Vec<_> = server.app().devices.iter().map(|device| device.description().to_owned()).collect();
         tracing::info!(%address, devices = devices.join(" + "), "listening");
+        if server.app().config.is_open_to_anyone() {
+            tracing::warn!("no token is asked for: whoever reaches the address can use the service");
+        }
         let stop = async move {
-            tokio::select! {
-                _ = signals.0.recv() => {}
-                _ = signals.1.recv() => {}
-            }
-            tokio::spawn(async move {
-                let signal = tokio::select! {
-                    _ = signals.0.recv() => 2,
-                    _ = signals.1.recv() => 15,
-                };
-                std::process::exit(128 + signal);
-            });
+            signals.next().await;
+            // The next one ends the process as a shell tells of it.
+            tokio::spawn(async move { std::process::exit(128 + signals.next().await) });
         };
         server.serve(stop).await;
         Ok(())

@@ -5,8 +5,8 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::common::{Folder, file, mixed, stderr};
-use crate::real_checkpoint::checkpoint;
+use crate::common::{Folder, file, floats, mixed, stderr};
+use crate::real_checkpoint::{adapters, checkpoint};
 
 /// A service that ends when this is dropped.
 pub(crate) struct Served {
@@ -26,7 +26,9 @@ impl Served {
     fn with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let state = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_wgquant"));
-        command.args(["serve", "--listen", "127.0.0.1:0", "--device", "cpu", "--log-format", "json", "--state"]);
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--state"])
+            .env("WGQUANT_DEVICE", "cpu");
         command.arg(state.path()).args(arguments).envs(variables.iter().copied()).current_dir(state.path());
         Self::run(command, state)
     }
@@ -204,6 +206,35 @@ fn its_log_and_its_options() {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         assert_eq!(line["span"]["id"], id, "{line}");
         assert!(line["problem"].is_string() && line["status"].is_u64() && line["milliseconds"].is_u64(), "{line}");
+    }
+}
+
+/// Many clients at once, whose bodies are more than there is memory: the whole process stays within its cap, on every device.
+#[test]
+fn its_memory_is_bounded() {
+    const CLIENTS: usize = 24;
+    const CAP: u64 = 384 << 20;
+    let tensors = ["a", "b", "c", "d"].map(|name| floats(name, "F32", &[1024, 1024], 1));
+    let body = file(&tensors);
+    assert!((CLIENTS * body.len()) as u64 > CAP, "more than it may take");
+    let folder = Folder::with("in", &body);
+    folder.quantize("sym4", &[]);
+    let wanted = folder.read("out");
+    for device in adapters().into_iter().chain(["cpu".to_owned()]) {
+        let served = Served::with(&["--memory", "384MiB", "--queue", "64"], &[("WGQUANT_DEVICE", &device)]);
+        std::thread::scope(|scope| {
+            for _ in 0..CLIENTS {
+                scope.spawn(|| {
+                    let (status, head, answer) = served.post("/v1/quantize?format=sym4", "", &body);
+                    assert!(status == 200 && answer == wanted, "{device}: {head}");
+                });
+            }
+        });
+        let status = std::fs::read_to_string(format!("/proc/{}/status", served.child.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+        println!("{device}: at most {} MiB of {} MiB", peak >> 10, CAP >> 20);
+        assert!(peak << 10 < CAP, "{device}: {peak} KiB");
     }
 }
 

@@ -77,6 +77,8 @@ impl Work for Direct {
 
 impl Direct {
     fn reply(&mut self, done: Result<Answer, Problem>) {
+        // Who has an answer may send more at once, and finds room.
+        self.inputs.clear();
         if let Some(reply) = self.reply.take() {
             // Nobody may wait for it any more.
             let _ = reply.send(done);

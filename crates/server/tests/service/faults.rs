@@ -98,6 +98,12 @@ fn a_slow_loris() {
     for stream in &mut heads {
         stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: loc").expect("sent");
     }
+    // Nothing at all, and nothing more after an answer.
+    heads.extend((0..5).map(|_| service.connect()));
+    let mut kept = service.connect();
+    kept.write_all(service.head("GET /healthz", &[], None).as_bytes()).expect("sent");
+    assert_eq!(Answer::read(&mut kept).status, 200);
+    heads.push(kept);
     let body = large();
     let mut stream = service.connect();
     stream.write_all(service.head("POST /v1/quantize?format=nf4", &[], Some(body.len())).as_bytes()).expect("sent");
@@ -244,6 +250,7 @@ fn a_full_disk() {
     let body = raw_file(&header, &vec![7; n]);
     for _ in 0..2 {
         service.post("/v1/quantize?format=sym4", &body).is_problem(507, "temporary files");
+        wait_for("its room", || service.app.budget.memory().0 == 0 && service.app.budget.disk().0 == 0);
     }
     service.is_well_beside();
 }
