@@ -1,7 +1,9 @@
 //! The service's jobs and its page, through the binary.
 
+#[expect(dead_code, reason = "the other tests use the rest")]
 #[path = "../cli/browser.rs"]
 mod browser;
+#[expect(dead_code, reason = "the other tests use the rest")]
 #[path = "../cli/common.rs"]
 mod common;
 mod faults;
