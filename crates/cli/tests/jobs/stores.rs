@@ -191,7 +191,7 @@ fn from_and_to_a_store() {
     let id = service.take(&job("s3://models/team/in.safetensors", "one", "sym8"));
     service.ended(&id, "done");
     assert!(folder.read("data/one") == folder.read("one"));
-    assert_eq!(names(&folder.path("state/staging")), [String::new(); 0], "the disk is free again");
+    assert_eq!(names(&folder.path("state/staging")), Vec::<String>::new(), "the disk is free again");
     service.is_alive();
 }
 
@@ -227,8 +227,8 @@ fn what_a_store_refuses_is_said() {
     for outside in ["s3://models/other/model", "s3://elsewhere/team/model", "s3://models/team/../x"] {
         service.submit(&job(outside, "out", "nf4")).problem(403);
     }
-    assert_eq!(names(&folder.path("data")), [String::new(); 0]);
-    assert_eq!(store.keys("team/large"), [String::new(); 0]);
+    assert_eq!(names(&folder.path("data")), Vec::<String>::new());
+    assert_eq!(store.keys("team/large"), Vec::<String>::new());
     service.is_alive();
 }
 
@@ -316,7 +316,7 @@ fn an_object_that_changes() {
         error["detail"].as_str().unwrap().contains("s3://models/team/in.safetensors: was changed while it was read"),
         "{error}"
     );
-    assert_eq!(names(&folder.path("data")), [String::new(); 0]);
+    assert_eq!(names(&folder.path("data")), Vec::<String>::new());
 }
 
 /// A job that is cancelled while it is uploaded leaves nothing in the store.
@@ -330,5 +330,5 @@ fn cancelled_on_the_way_to_a_store() {
     service.send(&format!("POST /v1/jobs/{id}/cancel"), &[], b"");
     service.ended(&id, "cancelled");
     assert_eq!((store.keys("team/out"), store.n_uploads()), (Vec::new(), 0));
-    assert_eq!(names(&folder.path("state/staging")), [String::new(); 0]);
+    assert_eq!(names(&folder.path("state/staging")), Vec::<String>::new());
 }

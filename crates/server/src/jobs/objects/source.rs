@@ -144,10 +144,13 @@ impl Bucket {
 
 /// Blocks that were read lately, of all files of a source. Each is read once, however many want it at the same time.
 #[derive(Debug, Default)]
-struct Blocks(Mutex<VecDeque<(usize, u64, Arc<Mutex<Option<Bytes>>>)>>);
+struct Blocks(Mutex<VecDeque<(usize, u64, Block)>>);
+
+/// What was read of a block; none before that.
+type Block = Arc<Mutex<Option<Bytes>>>;
 
 impl Blocks {
-    fn of(&self, file: usize, number: u64) -> Arc<Mutex<Option<Bytes>>> {
+    fn of(&self, file: usize, number: u64) -> Block {
         let mut blocks = lock(&self.0);
         if let Some(at) = blocks.iter().position(|block| (block.0, block.1) == (file, number))
             && let Some(block) = blocks.remove(at)
@@ -159,7 +162,7 @@ impl Blocks {
         if blocks.len() == MAX_BLOCKS {
             blocks.pop_front();
         }
-        let block = Arc::default();
+        let block = Block::default();
         blocks.push_back((file, number, Arc::clone(&block)));
         block
     }
