@@ -34,7 +34,10 @@ fn a_kept_journal_says_again_what_was_done() {
     for (container, output_is) in [(Container::Native, "a file"), (Container::Bnb, "a folder")] {
         let folder = tempfile::tempdir().unwrap();
         let (input, output) = (folder.path().join("in"), folder.path().join("out"));
-        std::fs::write(&input, model()).unwrap();
+        // A model's folder, so that other files go with it where the output is one.
+        std::fs::create_dir(&input).unwrap();
+        std::fs::write(input.join("model.safetensors"), model()).unwrap();
+        std::fs::write(input.join("tokenizer.json"), "{}").unwrap();
         let options = QuantizeOptions { container, keep_journal: true, ..QuantizeOptions::new(Format::Nf4) };
         let run = |options: &QuantizeOptions| {
             pollster::block_on(quantize(&Engine::Cpu, &input, &output, options, &mut |_| {}))

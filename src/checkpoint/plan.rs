@@ -133,7 +133,10 @@ impl Plan {
     /// [`Error::Io`] within [`Error::File`].
     pub(crate) fn start(&self, target: Target, source: &Source, job: &serde_json::Value) -> Result<Output> {
         let output = target.create(&self.layout, job)?;
-        self.add_other_files(&output, source)?;
+        // One that has its name has all its files too.
+        if !output.is_finished() {
+            self.add_other_files(&output, source)?;
+        }
         Ok(output)
     }
 

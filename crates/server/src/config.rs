@@ -51,7 +51,7 @@ pub struct Args {
     /// The folder for jobs and temporary files [default: the user's state folder]
     #[arg(long, value_name = "FOLDER", env = "WGQUANT_STATE")]
     pub state: Option<PathBuf>,
-    /// A folder that jobs may read and write; can be given several times
+    /// A folder that jobs may read and write, or s3://BUCKET/PREFIX in an S3-compatible store; can be given several times
     #[arg(long, value_name = "FOLDER", env = "WGQUANT_ROOT", value_delimiter = ',')]
     pub root: Vec<PathBuf>,
     /// A file with the tokens that are let in, one a line (or the tokens themselves in the variable WGQUANT_TOKEN, with

@@ -40,8 +40,9 @@ fn killed_ten_times() {
     std::fs::create_dir(folder.path("data")).unwrap();
     let weights: Vec<_> = NAMES.iter().zip(1..).map(|(name, seed)| floats(name, "F32", &[512, 1024], seed)).collect();
     folder.write("data/in", &file(&weights));
-    let (mut kills, mut rounds, mut resumed, mut repeated) = (0, 0, 0, 0);
-    while kills < 10 {
+    let (mut kills, mut rounds, mut resumed, mut interrupted) = (0, 0, 0, 0);
+    // A kill may come when a job has just ended; only those in the middle of one count.
+    while interrupted < 10 {
         rounds += 1;
         assert!(rounds <= 10, "jobs are never slow enough to be killed in the middle: {kills} kills");
         let mut service = Service::start(&folder, &[]);
@@ -55,7 +56,7 @@ fn killed_ten_times() {
             .collect();
         let mut logs = Vec::new();
         let mut known: HashMap<usize, usize> = HashMap::new();
-        while kills < 10 && in_the_middle(&folder, &service, &outputs) {
+        while in_the_middle(&folder, &service, &outputs) {
             logs.extend(service.kill());
             kills += 1;
             for ix in 0..jobs().len() {
@@ -68,7 +69,7 @@ fn killed_ten_times() {
             let report = service.get(&format!("/v1/jobs/{id}/report")).json();
             let known = known.get(ix).copied().unwrap_or_default();
             if job["attempts"].as_u64().unwrap() > 1 {
-                repeated += 1;
+                interrupted += job["attempts"].as_u64().unwrap() - 1;
                 resumed += report["resumed"].as_u64().unwrap();
             }
             // What the journal had at the last kill was not done again, unless the job had its name already.
@@ -92,7 +93,7 @@ fn killed_ten_times() {
         assert_eq!(listed["jobs"].as_array().unwrap().len(), rounds * jobs().len(), "none is lost, and none made up");
         assert!(listed["jobs"].as_array().unwrap().iter().all(|job| job["state"] == "done"));
     }
-    assert!(repeated >= 3 && resumed >= 10, "{repeated} jobs went on, with {resumed} tensors of an earlier run");
+    assert!(kills >= 10 && resumed >= 10, "{kills} kills, and {resumed} tensors of an earlier run");
 }
 
 /// Waits until a job has done some tensors in this process, and not all; `false` if all jobs have ended.

@@ -1,5 +1,6 @@
 //! The service's jobs and its page, through the binary.
 
+#[expect(dead_code, reason = "the other tests use the rest")]
 #[path = "../cli/common.rs"]
 mod common;
 mod faults;

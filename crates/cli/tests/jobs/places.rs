@@ -98,7 +98,6 @@ fn a_folder_with_a_link_that_leads_out_is_refused() {
 #[test]
 fn a_path_that_is_changed_while_the_job_waits() {
     let folder = guarded();
-    crate::submitted::large(1);
     let blocker = crate::submitted::large(24);
     std::fs::rename(blocker.path("data/in"), folder.path("data/large")).unwrap();
     let service = Service::start(&folder, &[]);

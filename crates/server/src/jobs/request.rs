@@ -4,10 +4,12 @@ use std::str::FromStr;
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use wgquant::checkpoint::{Override, QuantizeOptions, Selection};
 use wgquant::verify::Verify;
 use wgquant::{Container, Format};
+
+use super::store::State;
 
 /// Patterns, and overrides, that a job has at most.
 const MAX_PATTERNS: usize = 1000;
@@ -153,6 +155,20 @@ impl JobRequest {
             None => Ok(()),
         }
     }
+}
+
+/// Which jobs a list has.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Which {
+    /// How many at most [default: 100]
+    #[param(minimum = 1, maximum = 1000)]
+    pub(super) limit: Option<u32>,
+    /// Only those with a smaller number
+    pub(super) before: Option<i64>,
+    /// Only those in this state
+    pub(super) state: Option<State>,
 }
 
 /// The one of `all` that has this name, or a sentence with the names there are.

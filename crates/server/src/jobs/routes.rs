@@ -10,16 +10,16 @@ use axum::extract::{Path, State as Shared};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Jobs;
 use super::live::Heard;
-use super::request::JobRequest;
+use super::request::{JobRequest, Which};
 use super::store::{Record, State};
 use super::view::JobView;
 use crate::app::{App, Query};
@@ -105,20 +105,6 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     Ok(Some(text.to_owned()))
 }
 
-/// Which jobs a list has.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct Which {
-    /// How many at most [default: 100]
-    #[param(minimum = 1, maximum = 1000)]
-    limit: Option<u32>,
-    /// Only those with a smaller number
-    before: Option<i64>,
-    /// Only those in this state
-    state: Option<State>,
-}
-
 /// Jobs, the newest first.
 #[derive(Debug, Serialize, ToSchema)]
 struct JobList {
@@ -133,8 +119,7 @@ struct JobList {
     (status = BAD_REQUEST, description = "the query makes no sense", body = Document, content_type = "application/problem+json"),
     (status = SERVICE_UNAVAILABLE, description = "not now", body = Document, content_type = "application/problem+json"),
 ))]
-async fn list(Shared(app): Shared<App>, which: Query<Which>) -> Result<Json<JobList>, Problem> {
-    let which = which.0;
+async fn list(Shared(app): Shared<App>, Query(which): Query<Which>) -> Result<Json<JobList>, Problem> {
     let limit = which.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
         return Err(Problem::new(Kind::BadRequest, format!("limit is between 1 and {MAX_LIMIT}")));

@@ -10,7 +10,7 @@ use crate::direct::quantized;
 use crate::faults::large;
 
 /// What `WGQUANT_TEST_ADAPTERS` promises, or else every adapter there is. None is a failure.
-fn adapters() -> Vec<String> {
+pub(crate) fn adapters() -> Vec<String> {
     let names: Vec<String> = match std::env::var("WGQUANT_TEST_ADAPTERS") {
         Ok(names) => names.split(',').map(str::to_owned).collect(),
         Err(_) => {
@@ -23,7 +23,7 @@ fn adapters() -> Vec<String> {
 }
 
 /// Loses the open device, as a driver does that resets; whether there was one.
-fn lose(app: &App) -> bool {
+pub(crate) fn lose(app: &App) -> bool {
     match app.devices[0].engine().as_deref() {
         Some(Engine::Gpu(gpu)) => {
             gpu.device().destroy();

@@ -7,5 +7,6 @@ mod common;
 mod device;
 mod direct;
 mod faults;
+mod jobs;
 mod operate;
 mod queue;

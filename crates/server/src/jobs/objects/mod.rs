@@ -89,8 +89,13 @@ impl Bucket {
     /// What a store's error is to a job. What the store itself says goes to the log.
     fn problem(&self, key: &Key, error: &Error) -> Problem {
         let called = self.called(key);
-        tracing::warn!(error = %crate::cause(error), object = called, "the store refused");
+        let said = crate::cause(error);
+        tracing::warn!(error = said, object = called, "the store refused");
         match error {
+            // A bucket that is missing has no kind of its own.
+            _ if said.contains("NoSuchBucket") => {
+                Problem::new(Kind::NotFound, format!("{called} is not there: there is no such bucket"))
+            }
             Error::NotFound { .. } => {
                 Problem::new(Kind::NotFound, format!("{called} is not there, or its bucket is not"))
             }

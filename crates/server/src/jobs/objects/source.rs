@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -143,10 +144,13 @@ impl Bucket {
 
 /// Blocks that were read lately, of all files of a source. Each is read once, however many want it at the same time.
 #[derive(Debug, Default)]
-struct Blocks(Mutex<VecDeque<(usize, u64, Arc<Mutex<Option<Bytes>>>)>>);
+struct Blocks(Mutex<VecDeque<(usize, u64, Block)>>);
+
+/// What was read of a block; none before that.
+type Block = Arc<Mutex<Option<Bytes>>>;
 
 impl Blocks {
-    fn of(&self, file: usize, number: u64) -> Arc<Mutex<Option<Bytes>>> {
+    fn of(&self, file: usize, number: u64) -> Block {
         let mut blocks = lock(&self.0);
         if let Some(at) = blocks.iter().position(|block| (block.0, block.1) == (file, number))
             && let Some(block) = blocks.remove(at)
@@ -158,7 +162,7 @@ impl Blocks {
         if blocks.len() == MAX_BLOCKS {
             blocks.pop_front();
         }
-        let block = Arc::default();
+        let block = Block::default();
         blocks.push_back((file, number, Arc::clone(&block)));
         block
     }
@@ -172,6 +176,8 @@ struct RemoteFile {
     /// Tells this file from others in [`Blocks`].
     number: usize,
     blocks: Arc<Blocks>,
+    /// Whether it was found to be another object by now.
+    is_changed: AtomicBool,
 }
 
 impl RemoteFile {
@@ -181,9 +187,15 @@ impl RemoteFile {
         blocks: &Arc<Blocks>,
         max_header_bytes: u64,
     ) -> Result<Arc<dyn Storage>, Problem> {
-        static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let file = Self { bucket: bucket.clone(), object: object.clone(), number, blocks: Arc::clone(blocks) };
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let file = Self {
+            bucket: bucket.clone(),
+            object: object.clone(),
+            number,
+            blocks: Arc::clone(blocks),
+            is_changed: AtomicBool::new(false),
+        };
         let mut length = [0; 8];
         if object.size >= 8 {
             let read = file.read_range(0, &mut length);
@@ -197,6 +209,18 @@ impl RemoteFile {
             return Err(Problem::new(Kind::Unprocessable, text));
         }
         Ok(Arc::new(file))
+    }
+}
+
+impl RemoteFile {
+    /// The block that begins there.
+    fn get(&self, first: u64) -> Result<Bytes, Problem> {
+        let range = first..self.object.size.min(first + BLOCK_BYTES);
+        self.bucket.get(&self.object, range).inspect_err(|problem| {
+            if problem.kind() == Kind::Unprocessable {
+                self.is_changed.store(true, Ordering::Relaxed);
+            }
+        })
     }
 }
 
@@ -224,7 +248,7 @@ impl Storage for RemoteFile {
             let read = match &*block {
                 Some(read) => read.clone(),
                 None => {
-                    let read = self.bucket.get(&self.object, first..self.object.size.min(first + BLOCK_BYTES))?;
+                    let read = self.get(first)?;
                     block.insert(read).clone()
                 }
             };
@@ -239,7 +263,10 @@ impl Storage for RemoteFile {
         Ok(())
     }
 
+    /// Each read is on the condition that it is the same object, so what was read is of one. Of another one, no time is
+    /// told, so that the job ends as with a file that was changed.
     fn modified(&self) -> std::io::Result<Option<SystemTime>> {
-        Ok(Some(self.object.last_modified.into()))
+        let is_changed = self.is_changed.load(Ordering::Relaxed);
+        Ok((!is_changed).then(|| self.object.last_modified.into()))
     }
 }
