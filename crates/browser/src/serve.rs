@@ -26,9 +26,6 @@ pub struct Server {
 
 impl Server {
     /// Serves this folder's files, and pages of the test's own: path and HTML.
-    ///
-    /// # Panics
-    /// If no port can be had.
     #[must_use]
     pub fn start(folder: &Path, pages: &'static [(&'static str, &'static str)]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -257,7 +257,7 @@ export interface InspectReport extends JobReport {
 }
 
 /** What a job made. */
-export interface Output<Report> extends AsyncDisposable {
+export interface Output<Report> {
   readonly report: Report;
   /** To be downloaded, stored or read. Good until `dispose`. */
   readonly file: File;

@@ -22,10 +22,6 @@ class Output {
     this.#release = undefined;
     await release?.();
   }
-
-  async [Symbol.asyncDispose ?? Symbol.for('asyncDispose')]() {
-    await this.dispose();
-  }
 }
 
 /** Compresses a `.safetensors` or `.gguf` file. */
