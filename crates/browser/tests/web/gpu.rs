@@ -1,6 +1,6 @@
 //! The shaders and the case table on another implementation of WebGPU than the library's own.
 
-use wgquant::gpu::{Kernel, ProductKernel};
+use wgquant::gpu::{Kernel, ProductKernel, ProductShape};
 
 use crate::common::{LONG, package, strings};
 
@@ -44,10 +44,12 @@ fn every_entry_point_compiles_without_a_word() {
     );
     println!("{} kernels, {} of them with a text of their own", compiled["n"], compiled["distinct"]);
     assert_eq!(strings(&compiled["said"]), Vec::<String>::new());
-    assert_eq!(compiled["n"], Kernel::all().count() + ProductKernel::all().count());
+    // Subgroups are not for browsers: their text would need a line that naga doesn't know.
+    let products = || ProductKernel::all().filter(|kernel| kernel.shape != ProductShape::RowsInSubgroups);
+    assert_eq!(compiled["n"], Kernel::all().count() + products().count());
     let mut entry_points = strings(&compiled["entryPoints"]);
     let mut expected: Vec<_> = Kernel::all().map(|kernel| kernel.entry_point().to_owned()).collect();
-    expected.extend(ProductKernel::all().map(|kernel| kernel.entry_point().to_owned()));
+    expected.extend(products().map(|kernel| kernel.entry_point().to_owned()));
     expected.sort();
     expected.dedup();
     entry_points.sort();
