@@ -218,8 +218,7 @@ fn what_cant_be_done_is_one_sentence_and_what_is_given_up_leaves_nothing() {
     assert_eq!(stopped["left"], serde_json::json!([]));
 }
 
-/// Where the browser has no private files, the output is made of parts; and a GPU that is lost in the middle of a job is
-/// no loss.
+/// Where the browser has no private files, the output is made of parts.
 #[test]
 fn a_browser_without_private_files_gives_the_same_bytes() {
     let (_server, mut page) = package();
