@@ -38,6 +38,13 @@ pub(crate) fn ensure(root: &Path) -> Result<()> {
     })
 }
 
+/// `cargo clippy` for the target, where rustup has it: clippy and the standard library must be of one compiler.
+pub(crate) fn clippy(root: &Path) -> Option<Command> {
+    let mut command = steps::cargo(root);
+    command.arg("clippy").args(["--target", TARGET]);
+    has_target().then_some(command)
+}
+
 /// `cargo build` for the target.
 pub(crate) fn cargo(root: &Path) -> Result<Command> {
     let mut command = steps::cargo(root);

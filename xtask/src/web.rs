@@ -69,7 +69,12 @@ fn compile(root: &Path) -> Result<PathBuf> {
     let folder = target(root).join("wasm");
     let mut build = wasm_toolchain::cargo(root)?;
     build.current_dir(root.join(CRATE)).env("CARGO_TARGET_DIR", &folder);
-    run(build.args(["--package", "wgquant-web", "--release", "--locked"]))?;
+    let package = ["--package", "wgquant-web", "--release", "--locked"];
+    run(build.args(package))?;
+    if let Some(mut clippy) = wasm_toolchain::clippy(root) {
+        clippy.current_dir(root.join(CRATE)).env("CARGO_TARGET_DIR", &folder);
+        run(clippy.args(package).args(["--", "-D", "warnings"]))?;
+    }
     Ok(folder.join(wasm_toolchain::TARGET).join("release/wgquant_web.wasm"))
 }
 

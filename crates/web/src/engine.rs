@@ -26,7 +26,6 @@ pub struct RawInstance(wgpu::Instance);
 #[wasm_bindgen(js_class = RawInstance)]
 impl RawInstance {
     #[wasm_bindgen(constructor)]
-    #[expect(clippy::new_without_default, reason = "for JavaScript")]
     pub fn new() -> Self {
         Self(wgpu::Instance::new(wgpu::InstanceDescriptor {
             backends: wgpu::Backends::BROWSER_WEBGPU,
