@@ -64,9 +64,13 @@ pub(crate) fn router(app: &App) -> Router {
     let name = HeaderName::from_static("x-request-id");
     // The first that is named here is the last that a request meets.
     let routes = if app.config.bench_echo { routes.merge(direct::echo_route()) } else { routes };
+    let routes = match &app.config.site {
+        Some(folder) => routes.merge(page::site(folder)),
+        None => routes,
+    };
     routes
         .merge(openapi::routes(api))
-        .merge(page::routes())
+        .merge(page::routes(app.config.site.is_some()))
         .fallback(async || Problem::new(Kind::NotFound, "there is no such route: GET /openapi.json lists them"))
         .method_not_allowed_fallback(async || {
             Problem::new(Kind::MethodNotAllowed, "the route takes other methods: GET /openapi.json lists them")

@@ -54,6 +54,10 @@ pub struct Args {
     /// A folder that jobs may read and write, or s3://BUCKET/PREFIX in an S3-compatible store; can be given several times
     #[arg(long, value_name = "FOLDER", env = "WGQUANT_ROOT", value_delimiter = ',')]
     pub root: Vec<PathBuf>,
+    /// A folder with the page for browsers (`cargo xtask web` makes it in target/web/site), to be served at /browser/: it
+    /// compresses on the visitor's own GPU, and uploads nothing
+    #[arg(long, value_name = "FOLDER", env = "WGQUANT_SITE")]
+    pub site: Option<PathBuf>,
     /// A file with the tokens that are let in, one a line (or the tokens themselves in the variable WGQUANT_TOKEN, with
     /// commas between them); then every request needs one, as `Authorization: Bearer TOKEN`
     #[arg(long, value_name = "FILE", env = "WGQUANT_TOKEN_FILE")]
@@ -128,6 +132,8 @@ pub struct Config {
     pub state: PathBuf,
     /// The folders that jobs may touch.
     pub roots: Vec<PathBuf>,
+    /// The folder with the page for browsers.
+    pub site: Option<PathBuf>,
     /// Who is let in; none: anyone.
     pub tokens: Option<Tokens>,
     /// Further names of the service, in lower case.
@@ -178,6 +184,7 @@ impl Args {
             disk: self.disk.or(other.disk),
             state: self.state.or(other.state),
             root: if self.root.is_empty() { other.root } else { self.root },
+            site: self.site.or(other.site),
             token_file: self.token_file.or(other.token_file),
             open_to_anyone: self.open_to_anyone.or(other.open_to_anyone),
             host: both(self.host, other.host),
@@ -213,6 +220,10 @@ impl Args {
                  --token-file, or say --open-to-anyone"
             ));
         }
+        if let Some(site) = self.site.as_ref().filter(|site| !site.join("index.html").is_file()) {
+            let text = "has no index.html, so it is no page for browsers: cargo xtask web makes one in target/web/site";
+            return Err(format!("{}: {text}", site.display()));
+        }
         let size = |size: Option<ByteSize>, default| size.map_or(default, |size| size.as_u64());
         let config = Config {
             listen,
@@ -221,6 +232,7 @@ impl Args {
             disk_bytes: size(self.disk, DEFAULT_DISK_BYTES),
             state: self.state.or_else(state_folder).ok_or("no home folder is known: name a folder with --state")?,
             roots: self.root,
+            site: self.site,
             tokens,
             hosts: self.host.iter().map(|host| host.to_ascii_lowercase()).collect(),
             max_body_bytes: size(self.max_body, DEFAULT_BODY_BYTES),

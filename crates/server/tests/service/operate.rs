@@ -93,3 +93,37 @@ fn the_document_describes_the_interface() {
     assert!(page.text().contains("<script src=\"/docs.js\">"));
     assert_eq!(service.get("/docs.js").status, 200);
 }
+
+#[test]
+fn the_page_for_browsers_is_there_if_its_folder_is() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let site = folder.path().join("site");
+    std::fs::create_dir(&site).expect("a temporary folder");
+    for (name, text) in [("secret", "secret"), ("site/index.html", "<p>here"), ("site/a.js", ""), ("site/a.wasm", "")] {
+        std::fs::write(folder.path().join(name), text).expect("a temporary folder");
+    }
+    let service = Service::with(|args| args.site = Some(site));
+    let moved = service.get("/browser");
+    assert_eq!((moved.status, moved.header("location")), (308, Some("/browser/")));
+    let page = service.get("/browser/");
+    assert_eq!((page.status, page.text().as_str()), (200, "<p>here"));
+    assert!(page.header("content-security-policy").is_some_and(|policy| policy.contains("'wasm-unsafe-eval'")));
+    for (path, kind) in [("/browser/a.js", "text/javascript"), ("/browser/a.wasm", "application/wasm")] {
+        assert_eq!(service.get(path).header("content-type"), Some(kind), "{path}");
+    }
+    for path in
+        ["/browser/../secret", "/browser/%2e%2e/secret", "/browser/..%2fsecret", "/browser/b", "/browser//etc/passwd"]
+    {
+        let answer = service.get(path);
+        assert!(answer.status >= 400 && !answer.text().contains("secret"), "{path}: {}", answer.status);
+    }
+    assert!(service.get("/").text().contains("href=\"/browser/\""));
+    let other = service.send("GET /browser/", &[("origin", "http://evil.example")], &[]);
+    assert_eq!(other.status, 403);
+
+    let without = Service::start();
+    assert_eq!(without.get("/browser/").status, 404);
+    assert!(!without.get("/").text().contains("/browser/"));
+    let args = wgquant_server::Args { site: Some(folder.path().to_owned()), ..wgquant_server::Args::default() };
+    assert!(args.resolve().expect_err("no page").contains("has no index.html"));
+}
