@@ -18,6 +18,8 @@ fn a_failed_allocation_is_an_error() {
     pollster::block_on(gpu.quantize(Format::Sym8, &vec![1.0_f32; 64])).expect("finite");
     let engine = Engine::Gpu(gpu);
 
+    // Given back before another program is started, which takes some.
+    let reserve = vec![1_u8; 16 << 20];
     let status = std::fs::read_to_string("/proc/self/statm").expect("Linux");
     let pages: u64 = status.split(' ').next().and_then(|pages| pages.parse().ok()).expect("a number");
     let limit = pages * 4096 + (64 << 20);
@@ -31,6 +33,7 @@ fn a_failed_allocation_is_an_error() {
         |_, _| Err(Error::Refused("the buffers were allocated after all".to_owned())),
         |_| Ok(()),
     ));
+    drop(reserve);
     assert!(Command::new("prlimit").args(["--pid", &pid, "--as=unlimited:"]).status().expect("prlimit").success());
     let error = outcome.expect_err("no memory");
     assert!(matches!(error, Error::OutOfDeviceMemory { .. }), "{error}");
