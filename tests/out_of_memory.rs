@@ -33,7 +33,7 @@ fn a_failed_allocation_is_an_error() {
         |_, _| Err(Error::Refused("the buffers were allocated after all".to_owned())),
         |_| Ok(()),
     ));
-    drop(reserve);
+    drop((reserve, engine));
     assert!(Command::new("prlimit").args(["--pid", &pid, "--as=unlimited:"]).status().expect("prlimit").success());
     let error = outcome.expect_err("no memory");
     assert!(matches!(error, Error::OutOfDeviceMemory { .. }), "{error}");
