@@ -5,7 +5,7 @@ use crate::dtype::{Dtype, Weights};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::gpu::Gpu;
-use crate::packed::{Packed, PackedChunk, zeroed_parts};
+use crate::packed::{Packed, PackedChunk, copy_from, zeroed_parts};
 use crate::threads;
 
 /// Elements that the CPU path takes at a time.
@@ -144,8 +144,13 @@ impl Engine {
     ) -> Result<Packed> {
         let weights = weights.into();
         let (info, n_elems) = (format.info(), weights.len());
-        if let Self::Gpu(gpu) = self {
-            return gpu.quantize_while(format, weights, check).await;
+        if let Self::Gpu(_) = self {
+            let (dtype, bytes) = (weights.dtype(), weights.bytes());
+            let read = |first: u64, out: &mut [u8]| {
+                copy_from(bytes, first * dtype.n_bytes() as u64, out);
+                Ok(())
+            };
+            return self.quantize_to_memory(format, dtype, n_elems as u64, read, |_| check()).await;
         }
         let (mut codes, mut scales) = zeroed_parts(info, n_elems)?;
         for first in (0..n_elems).step_by(CHECK_ELEMS) {
@@ -176,8 +181,13 @@ impl Engine {
         if n_bytes != wanted {
             return Err(Error::Refused(format!("the values take {wanted} bytes, and there is room for {n_bytes}")));
         }
-        if let Self::Gpu(gpu) = self {
-            return gpu.dequantize_while(packed, dtype, out, check).await;
+        if let Self::Gpu(_) = self {
+            let write = |first: u64, values: &[u8]| {
+                let at = usize::try_from(first).unwrap_or(usize::MAX) * width;
+                out[at..at + values.len()].copy_from_slice(values);
+                check()
+            };
+            return self.dequantize_from_memory(packed, dtype, write).await;
         }
         let (info, scales, codes) = (format.info(), packed.stream_scales(), packed.codes());
         for (piece, out) in out.chunks_mut(CHECK_ELEMS * width).enumerate() {
@@ -269,18 +279,7 @@ impl Engine {
         dtype: Dtype,
         write: impl FnMut(u64, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let (info, all_scales) = (packed.format().info(), packed.stream_scales());
-        let read = |first_elem: u64, codes: &mut [u8], scales: &mut [u8]| {
-            for (from, at, to) in [
-                (packed.codes(), info.codes_bytes(first_elem), codes),
-                (&all_scales[..], info.scales_bytes(first_elem), scales),
-            ] {
-                // In memory, so a `usize` says where.
-                let at = usize::try_from(at).unwrap_or(usize::MAX);
-                to.copy_from_slice(&from[at..at + to.len()]);
-            }
-            Ok(())
-        };
+        let read = packed.stream_reader();
         self.dequantize_stream(packed.format(), dtype, packed.n_elems(), read, write).await
     }
 

@@ -139,6 +139,16 @@ impl Packed {
         }
     }
 
+    /// Fills codes and scales from an element on, as streams read them.
+    pub(crate) fn stream_reader(&self) -> impl FnMut(u64, &mut [u8], &mut [u8]) -> Result<()> + Send {
+        let (info, scales) = (self.format.info(), self.stream_scales());
+        move |first_elem: u64, to_codes: &mut [u8], to_scales: &mut [u8]| {
+            copy_from(&self.codes, info.codes_bytes(first_elem), to_codes);
+            copy_from(&scales, info.scales_bytes(first_elem), to_scales);
+            Ok(())
+        }
+    }
+
     /// Bytes of all parts together.
     #[must_use]
     pub fn size_in_bytes(&self) -> usize {
@@ -177,4 +187,10 @@ pub(crate) fn zeroed_parts(info: &FormatInfo, n_elems: usize) -> Result<(Vec<u8>
 pub(crate) fn zeroed(n_bytes: u64) -> Result<Vec<u8>> {
     let too_many = |_| Error::Refused(format!("{n_bytes} bytes don't fit this machine's memory"));
     usize::try_from(n_bytes).map(|n| vec![0; n]).map_err(too_many)
+}
+
+/// Copies from byte `at` of `from`, which is in memory and so is addressed by `usize`.
+pub(crate) fn copy_from(from: &[u8], at: u64, to: &mut [u8]) {
+    let at = usize::try_from(at).unwrap_or(usize::MAX);
+    to.copy_from_slice(&from[at..at + to.len()]);
 }

@@ -9,6 +9,7 @@ mod compare;
 mod container;
 mod data;
 mod dequantize;
+mod document;
 mod elsewhere;
 mod frontier;
 mod gguf;
@@ -39,6 +40,7 @@ pub use self::compare::{
     CompareOptions, CompareReport, ComparedFormat, ComparedTensor, Outcome, compare, compare_source,
 };
 pub use self::dequantize::{DequantizeOptions, DequantizeReport, DequantizedTensor, dequantize, dequantize_into};
+pub use self::document::{Figures, hex};
 pub use self::elsewhere::{PlannedFile, TaskPlan, finish_elsewhere, plan_task};
 pub use self::histogram::{Histogram, histograms, histograms_of};
 pub use self::inspect::{InspectReport, InspectedTensor, inspect, inspect_source};

@@ -33,7 +33,7 @@ pub use product_kernels::{ProductKernel, ProductParams, ProductShape};
 use crate::dtype::{Dtype, Weights};
 use crate::error::{Error, Result};
 use crate::format::Format;
-use crate::packed::{Packed, PackedChunk, zeroed, zeroed_parts};
+use crate::packed::{Packed, PackedChunk, copy_from, zeroed, zeroed_parts};
 
 /// How long one piece may take. Software adapters need about a second for the largest.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -217,16 +217,7 @@ impl Gpu {
     /// As [`quantize`](crate::quantize), and the GPU's: [`Error::DeviceLost`], [`Error::OutOfDeviceMemory`],
     /// [`Error::DeviceTimeout`], [`Error::Gpu`].
     pub async fn quantize<'a>(&self, format: Format, weights: impl Into<Weights<'a>>) -> Result<Packed> {
-        self.quantize_while(format, weights.into(), || Ok(())).await
-    }
-
-    /// [`Self::quantize`], with a `check` after each piece of whether to go on.
-    pub(crate) async fn quantize_while(
-        &self,
-        format: Format,
-        weights: Weights<'_>,
-        mut check: impl FnMut() -> Result<()>,
-    ) -> Result<Packed> {
+        let weights = weights.into();
         let (mut codes, mut scales) = zeroed_parts(format.info(), weights.len())?;
         let (info, width) = (format.info(), weights.dtype().n_bytes());
         let mut read = |first: u64, out: &mut [u8]| {
@@ -236,7 +227,7 @@ impl Gpu {
         let mut write = |chunk: PackedChunk<'_>| {
             copy_to(&mut codes, info.codes_bytes(chunk.first_elem), chunk.codes);
             copy_to(&mut scales, info.scales_bytes(chunk.first_elem), chunk.scales);
-            check()
+            Ok(())
         };
         self.quantize_stream(format, weights.dtype(), weights.len() as u64, &mut read, &mut write).await?;
         Packed::from_stream(format, weights.len() as u64, codes, scales)
@@ -249,30 +240,13 @@ impl Gpu {
     /// As [`dequantize`](crate::dequantize), and the GPU's as for [`Self::quantize`].
     pub async fn dequantize(&self, packed: &Packed, dtype: Dtype) -> Result<Vec<u8>> {
         let mut values = zeroed(packed.n_elems().saturating_mul(dtype.n_bytes() as u64))?;
-        self.dequantize_while(packed, dtype, &mut values, || Ok(())).await?;
-        Ok(values)
-    }
-
-    /// [`Self::dequantize`] into memory of the values' length, with a `check` after each piece of whether to go on.
-    pub(crate) async fn dequantize_while(
-        &self,
-        packed: &Packed,
-        dtype: Dtype,
-        values: &mut [u8],
-        mut check: impl FnMut() -> Result<()>,
-    ) -> Result<()> {
-        let all_scales = packed.stream_scales();
-        let info = packed.format().info();
-        let mut read = |first: u64, codes: &mut [u8], scales: &mut [u8]| {
-            copy_from(packed.codes(), info.codes_bytes(first), codes);
-            copy_from(&all_scales, info.scales_bytes(first), scales);
+        let mut write = |first: u64, out: &[u8]| {
+            copy_to(&mut values, first * dtype.n_bytes() as u64, out);
             Ok(())
         };
-        let mut write = |first: u64, out: &[u8]| {
-            copy_to(values, first * dtype.n_bytes() as u64, out);
-            check()
-        };
-        self.dequantize_stream(packed.format(), dtype, packed.n_elems(), &mut read, &mut write).await
+        let mut read = packed.stream_reader();
+        self.dequantize_stream(packed.format(), dtype, packed.n_elems(), &mut read, &mut write).await?;
+        Ok(values)
     }
 
     /// Does `work` and turns whatever wgpu has to say of it into an error value.
@@ -389,12 +363,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// A driver's message as one sentence.
 fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// Copies from byte `at` of `from`, which is in memory and so is addressed by `usize`.
-fn copy_from(from: &[u8], at: u64, to: &mut [u8]) {
-    let at = usize::try_from(at).unwrap_or(usize::MAX);
-    to.copy_from_slice(&from[at..at + to.len()]);
 }
 
 /// Copies to byte `at` of `to`.

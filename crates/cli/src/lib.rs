@@ -1,4 +1,6 @@
 //! The command line of wgquant, as a program and for what else offers it: [`run`].
+// Bad input must reach the user as a sentence.
+#![warn(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod args;
 mod commands;
@@ -7,7 +9,6 @@ mod html;
 mod interrupt;
 mod options;
 mod progress;
-mod report;
 mod table;
 
 use std::ffi::OsString;

@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-use crate::packed::{hex, with_bytes};
+use crate::packed::with_bytes;
 
 /// BLAKE3 of bytes that come one after the other.
 #[pyclass(module = "wgquant._wgquant")]
@@ -25,6 +25,6 @@ impl Digest {
 
     /// Of all bytes so far, in hexadecimal.
     fn hexdigest(&self) -> String {
-        hex(self.0.finalize().as_bytes())
+        self.0.finalize().to_hex().to_string()
     }
 }

@@ -1,4 +1,6 @@
 //! The native half of the Python package `wgquant`. What users call, with its documentation, is in `python/wgquant`.
+// Bad input must reach the user as a sentence.
+#![warn(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod array;
 mod convert;

@@ -109,7 +109,7 @@ impl Packed {
     /// BLAKE3 of all parts, in hexadecimal: the same in every container and on every device.
     #[getter]
     fn digest(&self, py: Python<'_>) -> String {
-        hex(&py.detach(|| self.inner.digest()))
+        wgquant::checkpoint::hex(&py.detach(|| self.inner.digest()))
     }
 
     fn __repr__(&self) -> String {
@@ -175,9 +175,4 @@ fn bytes_of(object: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
 /// The type of that name.
 pub(crate) fn dtype_of(name: &str) -> PyResult<Dtype> {
     Dtype::from_name(name).ok_or_else(|| refused(format!("there is no type {name:?}; there are: f32, f16, bf16")))
-}
-
-/// A digest as people write it.
-pub(crate) fn hex(digest: &[u8; 32]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 
 use pyo3::prelude::*;
 use wgquant::checkpoint::{
-    Action, CompareReport, DequantizeReport, InspectReport, Outcome, PlanReport, QuantizeReport, VerifyReport,
+    Action, CompareReport, DequantizeReport, InspectReport, Outcome, PlanReport, QuantizeReport, VerifyReport, hex,
 };
 use wgquant::verify::{ErrorFigures, Verify};
 use wgquant::{Container, Format};
-
-use crate::packed::hex;
 
 /// Adds the classes to the module.
 pub(crate) fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {

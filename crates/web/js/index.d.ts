@@ -222,7 +222,7 @@ export interface DequantizeReport extends JobReport {
   container: string;
   bytes_in: number;
   bytes_out: number;
-  tensors: { name: string; was: 'quantized' | 'copied'; shape: number[]; dtype: string; digest: string | null }[];
+  tensors: { name: string; action: 'dequantized' | 'copied'; shape: number[]; dtype: string; digest: string | null }[];
   notices: string[];
 }
 

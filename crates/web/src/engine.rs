@@ -145,7 +145,7 @@ impl RawEngine {
 pub fn verify_packed_tensor(dtype: &str, weights: Vec<u8>, packed: &RawPacked) -> JsResult<String> {
     let weights = Weights::from_le_bytes(dtype_named(dtype)?, &weights).map_err(thrown)?;
     let figures: ErrorFigures = verify_tensor(weights, &packed.0).map_err(thrown)?;
-    report::to_json(&report::Figures::from(Some(&figures)))
+    report::to_json(&wgquant::checkpoint::Figures::from(Some(&figures)))
 }
 
 /// Packed weights in the GPU's memory.

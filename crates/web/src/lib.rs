@@ -1,4 +1,6 @@
 //! The library in a browser: what `js/` builds its own interface on. Nothing here is for others to call.
+// Bad input must reach the user as a sentence.
+#![warn(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod checks;
 mod engine;

@@ -72,6 +72,6 @@ impl RawPacked {
 
     #[wasm_bindgen(getter)]
     pub fn digest(&self) -> String {
-        crate::report::hex(&self.0.digest())
+        wgquant::checkpoint::hex(&self.0.digest())
     }
 }

@@ -3,14 +3,13 @@
 use std::time::Instant;
 
 use serde::Serialize;
-use wgquant::checkpoint::{CompareOptions, CompareReport, Outcome, Progress, Selection, compare};
+use wgquant::checkpoint::{CompareOptions, CompareReport, Figures, Outcome, Progress, Selection, compare};
 use wgquant::verify::ErrorFigures;
 
 use crate::args::CompareArgs;
 use crate::console::Console;
 use crate::html::{self, Place};
 use crate::progress::Reporter;
-use crate::report::Figures;
 use crate::table::{self, Align, Column, bytes, decibels, table};
 
 #[derive(Debug, Serialize)]

@@ -4,12 +4,11 @@ use std::time::Instant;
 
 use serde_json::json;
 use wgquant::Container;
-use wgquant::checkpoint::{Action, DequantizeOptions, Progress, dequantize};
+use wgquant::checkpoint::{Action, DequantizeOptions, DequantizedTensor, Progress, dequantize};
 
 use super::open_engines;
 use crate::args::DequantizeArgs;
 use crate::console::Console;
-use crate::report::hex;
 use crate::table::{self, bytes};
 
 pub(crate) fn run(console: Console, args: &DequantizeArgs) -> anyhow::Result<()> {
@@ -25,20 +24,7 @@ pub(crate) fn run(console: Console, args: &DequantizeArgs) -> anyhow::Result<()>
         console.note(notice);
     }
     let seconds = started.elapsed().as_secs_f64();
-    let action = |was| if was == Action::Quantized { "dequantized" } else { Action::Copied.name() };
-    let tensors: Vec<_> = report
-        .tensors
-        .iter()
-        .map(|tensor| {
-            json!({
-                "name": tensor.name,
-                "action": action(tensor.was),
-                "shape": tensor.shape,
-                "dtype": tensor.dtype.to_string(),
-                "digest": tensor.digest.as_ref().map(hex),
-            })
-        })
-        .collect();
+    let tensors: Vec<_> = report.tensors.iter().map(DequantizedTensor::document).collect();
     let document = json!({
         "adapter": report.adapter,
         "seconds": seconds,

@@ -1,29 +1,15 @@
 //! `wgquant inspect`.
 
 use serde_json::json;
-use wgquant::checkpoint::inspect;
+use wgquant::checkpoint::{InspectedTensor, hex, inspect};
 
 use crate::args::InspectArgs;
 use crate::console::Console;
-use crate::report::hex;
 use crate::table::{self, Align, bytes, shape, table};
 
 pub(crate) fn run(console: Console, args: &InspectArgs) -> anyhow::Result<()> {
     let report = inspect(&args.file)?;
-    let tensors: Vec<_> = report
-        .tensors
-        .iter()
-        .map(|tensor| {
-            json!({
-                "name": tensor.name,
-                "format": tensor.format.map(wgquant::Format::name),
-                "shape": tensor.shape,
-                "dtype": tensor.dtype.to_string(),
-                "bytes": tensor.n_bytes,
-                "digest": tensor.digest.as_ref().map(hex),
-            })
-        })
-        .collect();
+    let tensors: Vec<_> = report.tensors.iter().map(InspectedTensor::document).collect();
     let document = json!({
         "file": args.file.display().to_string(),
         "container": report.container.map(wgquant::Container::name),

@@ -1,13 +1,12 @@
 //! The reports of `quantize` and `verify`, as pages.
 
 use wgquant::Format;
-use wgquant::checkpoint::{Action, OnProgress, PackedFile, QuantizeReport, Source, VerifyReport, histograms};
+use wgquant::checkpoint::{Action, OnProgress, PackedFile, QuantizeReport, Source, VerifyReport, hex, histograms};
 use wgquant::verify::{ErrorFigures, Verify};
 
 use crate::args::{QuantizeArgs, VerifyArgs};
 use crate::html::report::{N_BINS, Report, worst};
 use crate::html::{Cell, Column, Kind, Row, Table, Total};
-use crate::report::hex;
 use crate::table::shape;
 
 /// The page of a run of `quantize`; the worst tensors are read again.

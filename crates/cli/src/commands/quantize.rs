@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use wgquant::Format;
 use wgquant::checkpoint::{Action, QuantizeOptions, QuantizeReport, QuantizedTensor, plan, quantize};
 use wgquant::verify::{ErrorFigures, Verify};
@@ -13,7 +13,6 @@ use crate::args::QuantizeArgs;
 use crate::console::Console;
 use crate::html::Place;
 use crate::options::quantize_options;
-use crate::report::{Figures, hex};
 use crate::table::{Align, bytes, decibels, ratio, shape, table, tensors};
 
 #[derive(Debug, Serialize)]
@@ -28,20 +27,7 @@ pub(super) struct Document<'a> {
     resumed: usize,
     /// Bytes that the process had resident at most; `null` where the system doesn't say.
     peak_memory: Option<u64>,
-    tensors: Vec<Tensor<'a>>,
-}
-
-#[derive(Debug, Serialize)]
-struct Tensor<'a> {
-    name: &'a str,
-    action: &'a str,
-    format: Option<&'a str>,
-    shape: &'a [u64],
-    dtype: String,
-    digest: Option<String>,
-    #[serde(flatten)]
-    figures: Figures,
-    verified: &'a str,
+    tensors: Vec<Value>,
 }
 
 pub(crate) fn run(console: Console, args: &QuantizeArgs) -> anyhow::Result<()> {
@@ -142,20 +128,7 @@ pub(super) fn document(report: &QuantizeReport, seconds: f64) -> Document<'_> {
         bytes_out: report.bytes_out,
         resumed: report.n_resumed,
         peak_memory: peak_memory(),
-        tensors: report
-            .tensors
-            .iter()
-            .map(|tensor| Tensor {
-                name: &tensor.name,
-                action: tensor.action.name(),
-                format: tensor.format.map(Format::name),
-                shape: &tensor.shape,
-                dtype: tensor.dtype.to_string(),
-                digest: tensor.digest.as_ref().map(hex),
-                figures: Figures::from(tensor.figures.as_ref()),
-                verified: tensor.verified.name(),
-            })
-            .collect(),
+        tensors: report.tensors.iter().map(QuantizedTensor::document).collect(),
     }
 }
 

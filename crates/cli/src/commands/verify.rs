@@ -1,7 +1,7 @@
 //! `wgquant verify`.
 
 use anyhow::bail;
-use serde::Serialize;
+use serde_json::json;
 use wgquant::checkpoint::{Action, Progress, VerifiedTensor, verify};
 
 use super::pages;
@@ -9,29 +9,7 @@ use crate::args::VerifyArgs;
 use crate::console::Console;
 use crate::html::Place;
 use crate::progress::Reporter;
-use crate::report::{Figures, hex};
 use crate::table::{self, Align, decibels};
-
-#[derive(Debug, Serialize)]
-struct Document<'a> {
-    matches: bool,
-    tensors: Vec<Tensor<'a>>,
-}
-
-#[derive(Debug, Serialize)]
-struct Tensor<'a> {
-    name: &'a str,
-    action: &'a str,
-    shape: &'a [u64],
-    dtype: String,
-    digest: Option<String>,
-    #[serde(flatten)]
-    figures: Figures,
-    worst_block: Option<u64>,
-    verified: &'static str,
-    matches: bool,
-    mismatch: Option<&'a str>,
-}
 
 pub(crate) fn run(console: Console, args: &VerifyArgs) -> anyhow::Result<()> {
     let page = &args.page;
@@ -42,24 +20,9 @@ pub(crate) fn run(console: Console, args: &VerifyArgs) -> anyhow::Result<()> {
         place.write(&pages::verified(args, &report, &mut |progress| reporter.show(progress))?)?;
     }
     drop(reporter);
-    let tensors: Vec<_> = report
-        .tensors
-        .iter()
-        .map(|tensor| Tensor {
-            name: &tensor.name,
-            action: tensor.action.name(),
-            shape: &tensor.shape,
-            dtype: tensor.dtype.to_string(),
-            digest: tensor.digest.as_ref().map(hex),
-            figures: Figures::from(tensor.figures.as_ref()),
-            worst_block: tensor.figures.as_ref().map(|figures| figures.worst_block),
-            verified: "full",
-            matches: tensor.mismatch.is_none(),
-            mismatch: tensor.mismatch.as_deref(),
-        })
-        .collect();
-    let document = Document { matches: report.first_mismatch().is_none(), tensors };
-    console.result(&document, || text(&report.tensors, args, document.matches))?;
+    let matches = report.first_mismatch().is_none();
+    let tensors: Vec<_> = report.tensors.iter().map(VerifiedTensor::document).collect();
+    console.result(&json!({ "matches": matches, "tensors": tensors }), || text(&report.tensors, args, matches))?;
     match report.first_mismatch() {
         None => Ok(()),
         Some(first) => {
