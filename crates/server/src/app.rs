@@ -117,8 +117,10 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
     let span = tracing::info_span!("request", %id, %method, %path, remote = remote.unwrap_or_default());
     let mut response = tracing::Instrument::instrument(next.run(request), span.clone()).await;
     let (status, taken) = (response.status(), started.elapsed());
-    // Not the path as it came: whoever makes up paths would make up series.
-    app.metrics.request(method.as_str(), matched.as_deref().unwrap_or("none"), status.as_u16(), taken);
+    // Neither path nor method as they came: whoever makes them up would make up series.
+    let known = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"];
+    let method = known.into_iter().find(|known| *known == method.as_str()).unwrap_or("other");
+    app.metrics.request(method, matched.as_deref().unwrap_or("none"), status.as_u16(), taken);
     let _in_span = span.enter();
     let (status, milliseconds) = (status.as_u16(), u64::try_from(taken.as_millis()).unwrap_or(u64::MAX));
     match response.extensions_mut().remove::<Problem>() {

@@ -17,9 +17,6 @@ const MIN_TOKEN_BYTES: usize = 16;
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
-/// Routes that need no token: for probes, and for the page, which asks for one.
-const OPEN_PATHS: [&str; 2] = ["/healthz", "/readyz"];
-
 /// The tokens that are let in. Only their digests are kept, and never shown.
 pub struct Tokens(Vec<blake3::Hash>);
 
@@ -66,7 +63,8 @@ pub(crate) async fn guard(
     next: Next,
 ) -> Response {
     let path = request.uri().path();
-    let is_open = OPEN_PATHS.contains(&path) || !path.starts_with("/v1") && path != "/metrics";
+    // Probes, and the pages with what describes the interface: they hold nothing, and ask for a token.
+    let is_open = !path.starts_with("/v1") && path != "/metrics";
     let checked = check_origin(&app.config.hosts, connection.local.ip(), request.headers())
         .and_then(|()| if is_open { Ok(()) } else { check_token(&app, request.headers()) });
     match checked {

@@ -107,7 +107,7 @@ impl ClientBody {
     fn begin_drain(&self, waits: bool) -> bool {
         let mut inner = lock(&self.0);
         inner.is_over = false;
-        inner.max_bytes = (inner.n_read + inner.max_bytes).max(LEAST_DRAINED);
+        inner.max_bytes = inner.n_read.saturating_add(inner.max_bytes).max(LEAST_DRAINED);
         !inner.is_broken && (inner.was_read || !waits)
     }
 

@@ -1,5 +1,6 @@
 //! What can be configured: by flags, by the environment and by a TOML file, in this order of precedence.
 
+use std::env::VarError;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +16,12 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Holds the tokens where no file is named, one or several with commas between them.
 const TOKEN_VARIABLE: &str = "WGQUANT_TOKEN";
+
+/// The most connections, requests and jobs.
+const MAX_COUNT: u64 = 1_000_000;
+
+/// The longest limit of time: a year.
+const MAX_SECONDS: u64 = 31_536_000;
 
 /// What the process takes whatever it does: code, drivers, threads, buffers of connections.
 const BASE_BYTES: u64 = 96 << 20;
@@ -211,7 +218,8 @@ impl Args {
                     let tokens = Tokens::parse(&text.replace(',', "\n"));
                     Some(tokens.map_err(|text| format!("the variable {TOKEN_VARIABLE}: {text}"))?)
                 }
-                _ => None,
+                Ok(_) | Err(VarError::NotPresent) => None,
+                Err(VarError::NotUnicode(_)) => return Err(format!("the variable {TOKEN_VARIABLE} is no text")),
             },
         };
         if !listen.ip().is_loopback() && tokens.is_none() && self.open_to_anyone != Some(true) {
@@ -247,15 +255,15 @@ impl Args {
             log: self.log.unwrap_or_else(|| "info".to_owned()),
             bench_echo: self.bench_echo,
         };
-        for (n, name) in [
-            (config.max_connections, "--max-connections"),
-            (config.queue, "--queue"),
-            (config.job_queue, "--job-queue"),
-            (usize::from(!config.time_limit.is_zero()), "--time-limit"),
-            (usize::from(!config.idle_limit.is_zero()), "--idle-limit"),
+        for (n, max, name) in [
+            (config.max_connections as u64, MAX_COUNT, "--max-connections"),
+            (config.queue as u64, MAX_COUNT, "--queue"),
+            (config.job_queue as u64, MAX_COUNT, "--job-queue"),
+            (config.time_limit.as_secs(), MAX_SECONDS, "--time-limit"),
+            (config.idle_limit.as_secs(), MAX_SECONDS, "--idle-limit"),
         ] {
-            if n == 0 {
-                return Err(format!("{name} is at least 1"));
+            if !(1..=max).contains(&n) {
+                return Err(format!("{name} is {n}, and from 1 to {max} it may be"));
             }
         }
         Ok(config)
@@ -361,6 +369,24 @@ mod tests {
         std::fs::write(file.path(), "queue = 3\nqueu = 4").expect("a temporary file");
         let refused = with(set).expect_err("unknown");
         assert!(refused.contains("line 2: unknown field `queu`"), "{refused}");
+    }
+
+    #[test]
+    fn numbers_have_bounds() {
+        for n in [0, u64::MAX] {
+            let count = usize::try_from(n).expect("64 bits");
+            let all: [fn(&mut Args, u64, usize); 5] = [
+                |args, _, n| args.max_connections = Some(n),
+                |args, _, n| args.queue = Some(n),
+                |args, _, n| args.job_queue = Some(n),
+                |args, n, _| args.time_limit = Some(n),
+                |args, n, _| args.idle_limit = Some(n),
+            ];
+            for set in all {
+                let refused = with(|args| set(args, n, count)).expect_err("out of bounds");
+                assert!(refused.contains("from 1 to"), "{refused}");
+            }
+        }
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl Queue {
         }
         state.lanes[lane as usize].retain(|item| !item.work.is_cancelled());
         let idle = self.n_workers.saturating_sub(state.n_running.iter().sum());
-        if state.lanes[lane as usize].len() >= self.max[lane as usize] + idle {
+        if state.lanes[lane as usize].len() >= self.max[lane as usize].saturating_add(idle) {
             state.refused[lane as usize] += 1;
             let seconds = retry_after(&state, self.n_workers);
             let text = format!(

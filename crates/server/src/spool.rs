@@ -132,9 +132,11 @@ struct Rest {
 impl Drop for Spool {
     fn drop(&mut self) {
         let segments = std::mem::take(self.memory.get_mut().unwrap_or_else(PoisonError::into_inner));
-        self.budget.memory.give((segments.len() * SEGMENT_BYTES) as u64);
+        let n_bytes = (segments.len() * SEGMENT_BYTES) as u64;
         lock(&self.budget.idle)
             .extend(segments.into_iter().map(|segment| segment.into_inner().unwrap_or_else(PoisonError::into_inner)));
+        // Only now, so that whoever takes the room finds the segments.
+        self.budget.memory.give(n_bytes);
         let rest = self.rest.get_mut().unwrap_or_else(PoisonError::into_inner);
         // Its space is free once it is closed.
         rest.file = None;

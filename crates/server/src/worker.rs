@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use wgquant::{Engine, Error};
 
 use crate::app::App;
@@ -76,20 +77,23 @@ impl Device {
 pub(crate) fn start(app: &App) -> std::io::Result<Vec<JoinHandle<()>>> {
     let start = |ix| {
         let app = Arc::clone(app);
-        std::thread::Builder::new().name(format!("worker-{ix}")).spawn(move || work(&app, &app.devices[ix]))
+        // Threads of its own: reads that wait for a slow client would keep those of all from the other devices.
+        let name = move |thread| format!("worker-{ix}-{thread}");
+        let pool = ThreadPoolBuilder::new().thread_name(name).build().map_err(std::io::Error::other)?;
+        std::thread::Builder::new().name(format!("worker-{ix}")).spawn(move || work(&app, &app.devices[ix], &pool))
     };
     (0..app.devices.len()).map(start).collect()
 }
 
 /// Until the queue is closed and empty.
-fn work(app: &App, device: &Device) {
+fn work(app: &App, device: &Device, pool: &ThreadPool) {
     while let Some(mut item) = take(app, device) {
         let Ok(engine) = device.open(app.engine_bytes) else {
             app.queue.put_back(item);
             continue;
         };
         let started = Instant::now();
-        let ran = std::panic::catch_unwind(AssertUnwindSafe(|| item.work.run(&engine)));
+        let ran = std::panic::catch_unwind(AssertUnwindSafe(|| pool.install(|| item.work.run(&engine))));
         drop(engine);
         match ran {
             Ok(Ran::Done) => {}
@@ -124,6 +128,9 @@ fn take(app: &App, device: &Device) -> Option<Item> {
     while let Err(error) = device.open(app.engine_bytes) {
         if app.queue.is_closed() {
             // Nobody else may be there to answer those who still wait.
+            if app.devices.iter().any(|device| device.engine().is_some()) {
+                return None;
+            }
             while let Some(mut item) = app.queue.pop() {
                 item.work.fail(Problem::from(Error::GivenUp));
                 app.queue.done(item.lane, Instant::now());

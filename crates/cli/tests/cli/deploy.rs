@@ -104,6 +104,8 @@ fn the_dockerfile_runs_the_service() {
     };
     assert_eq!(value("WGQUANT_LISTEN="), "0.0.0.0:8787");
     assert!(text.contains("EXPOSE 8787\n"));
+    // Stores that speak TLS are trusted by the system's certificates.
+    assert!(text.contains(" ca-certificates "));
     assert!(text.contains("ENTRYPOINT [\"/usr/local/bin/wgquant\", \"serve\"]\n"));
     assert!(text.contains("COPY --from=build /source/target/release/wgquant /usr/local/bin/wgquant\n"));
     assert!(value("WGQUANT_STATE=").starts_with("/var/lib/") && value("WGQUANT_TOKEN_FILE=").starts_with("/run/"));

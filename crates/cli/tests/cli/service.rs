@@ -270,7 +270,7 @@ fn what_it_does_not_start_with() {
         (&["--memory", "100MiB"], "of memory are too little for 1 device"),
         (&["--device", "abacus"], "no GPU adapter matches \"abacus\""),
         (&["--log", "a=b=c"], "--log \"a=b=c\""),
-        (&["--queue", "0"], "--queue is at least 1"),
+        (&["--queue", "0"], "--queue is 0, and from 1 to 1000000 it may be"),
         (&["--state", "empty"], "can't be made"),
     ] {
         let mut all = vec!["serve", "--listen", "127.0.0.1:0", "--device", "cpu", "--state", "state"];

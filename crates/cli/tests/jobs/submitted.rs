@@ -290,6 +290,8 @@ fn bad_jobs_are_refused() {
         "data/nan",
         &file(&[floats("w", "F32", &[128, 64], 1), crate::common::tensor("n", "F32", &[64, 64], vec![0xff; 4 * 4096])]),
     );
+    let nine = ["a", "b", "c", "d", "e", "f", "g", "h", "i"].map(|name| floats(name, "F32", &[64, 64], 1));
+    folder.write("data/many.safetensors", &file(&nine));
     let service = Service::start(&folder, &["--max-tensors", "8"]);
     let with = |key: &str, value: Value| {
         let mut request = job("in", "out", "nf4");
@@ -315,6 +317,7 @@ fn bad_jobs_are_refused() {
         (400, with("destination", json!("no/such/out")), "is in a folder that is not there"),
         (400, with("destination", json!("in")), "in: the output is the input"),
         (400, with("source", json!("bad.safetensors")), "longer than"),
+        (400, with("source", json!("many.safetensors")), "has 9 tensors, and at most 8 are taken"),
     ] {
         let sentence = service.submit(&request).problem(status);
         assert!(sentence.contains(wanted), "{wanted:?} should be in: {sentence}");
@@ -329,7 +332,7 @@ fn bad_jobs_are_refused() {
     let text = service.send("POST /v1/jobs", &[("Content-Type", "text/plain")], b"{}").problem(415);
     assert!(text.contains("no job"), "{text}");
     service.send("POST /v1/jobs", &[("Content-Type", "application/json")], b"{\"source\":").problem(400);
-    assert_eq!(names(&folder.path("data")), ["bad.safetensors", "in", "nan"]);
+    assert_eq!(names(&folder.path("data")), ["bad.safetensors", "in", "many.safetensors", "nan"]);
     service.is_alive();
 }
 

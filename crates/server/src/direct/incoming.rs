@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Result};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wgquant::checkpoint::Storage;
 
@@ -53,6 +53,8 @@ struct Arrival {
     n_bytes: u64,
     /// Set once nothing more comes.
     end: Option<std::result::Result<(), Problem>>,
+    /// How long reads have waited since they last looked for other work.
+    waited: Duration,
 }
 
 #[derive(Debug)]
@@ -148,9 +150,12 @@ impl Incoming {
             if state.end.is_some() {
                 return Ok(false);
             }
-            let (again, waited) = self.changed.wait_timeout(state, PATIENCE).unwrap_or_else(PoisonError::into_inner);
-            state = again;
-            if waited.timed_out() {
+            let started = Instant::now();
+            (state, _) = self.changed.wait_timeout(state, PATIENCE).unwrap_or_else(PoisonError::into_inner);
+            // All waits together, as a body that drips wakes this one ever again.
+            state.waited += started.elapsed();
+            if state.waited >= PATIENCE {
+                state.waited = Duration::ZERO;
                 // Not under the lock: the queue looks at this one too.
                 drop(state);
                 if self.queue.has_ready() {

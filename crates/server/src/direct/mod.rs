@@ -8,7 +8,7 @@ mod work;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::extract::{Extension, Multipart, State};
+use axum::extract::{DefaultBodyLimit, Extension, Multipart, State};
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
@@ -28,7 +28,9 @@ use crate::queue::Lane;
 use crate::spool::{Spool, spool_problem};
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(quantize)).routes(routes!(dequantize)).routes(routes!(verify))
+    // `client_body` limits bodies; a limit of the framework's own would stand before forms.
+    let forms = OpenApiRouter::new().routes(routes!(verify)).layer(DefaultBodyLimit::disable());
+    OpenApiRouter::new().routes(routes!(quantize)).routes(routes!(dequantize)).merge(forms)
 }
 
 /// Compress a checkpoint

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use wgquant::checkpoint::{QuantizeOptions, Source, plan, plan_source};
+use wgquant::checkpoint::{QuantizeOptions, Source, plan_source};
 
 use self::files::{LocalDestination, LocalSource, Names};
 use self::live::Live;
@@ -167,8 +167,9 @@ impl Jobs {
         let destination = self.destination(&destination, request, &mut names)?;
         let source = self.source(&source, request, &mut names)?;
         if let (Some(source), Some(destination)) = (source, destination) {
-            let planned = plan(source.path(), destination.path(), options);
-            planned.map_err(|error| names.problem(error))?;
+            let source = Source::open(source.path()).map_err(|error| names.problem(error))?;
+            self.check_source(&source, request)?;
+            plan_source(&source, destination.path(), options).map_err(|error| names.problem(error))?;
         }
         Ok(())
     }
@@ -178,7 +179,16 @@ impl Jobs {
         let place = |what: &str, text: &str| {
             self.roots.place(text).map_err(|why| Problem::new(Kind::Forbidden, format!("the {what} {text:?} {why}")))
         };
-        Ok((place("source", &request.source)?, place("destination", &request.destination)?))
+        let (source, destination) = (place("source", &request.source)?, place("destination", &request.destination)?);
+        if let (Place::Object { bucket: from, key: source }, Place::Object { bucket: to, key: destination }) =
+            (&source, &destination)
+            && from == to
+            && (is_within(source, destination) || is_within(destination, source))
+        {
+            let why = "is the source, lies in it or around it: give another name";
+            return Err(refused("destination", &request.destination, why));
+        }
+        Ok((source, destination))
     }
 
     /// Opens a source on this machine.
@@ -331,6 +341,12 @@ fn lock_folder(state: &Path) -> Result<std::fs::File, String> {
         // Some file systems have no locks; the service is not held up for that.
         Err(std::fs::TryLockError::Error(_)) => Ok(lock),
     }
+}
+
+/// Whether a key is another one, or lies under it as in a folder.
+fn is_within(key: &str, folder: &str) -> bool {
+    let (key, folder) = (key.trim_matches('/'), folder.trim_matches('/'));
+    key.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// What a repeated submission gets.

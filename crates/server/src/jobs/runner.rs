@@ -13,7 +13,7 @@ use super::live::Live;
 use super::objects::{Bucket, Destination, Ended, RemoteSource};
 use super::request::JobRequest;
 use super::roots::Place;
-use super::store::{Ending, Record, State};
+use super::store::{Ending, Record, State, StoreError};
 use super::{Jobs, report};
 use crate::problem::{Kind, Problem, carried, is_of_device};
 use crate::queue::{Ran, Work};
@@ -56,26 +56,19 @@ impl Run {
         Self { jobs, live, job, is_begun: false }
     }
 
-    /// Takes the job from the database, unless it has ended meanwhile.
-    fn begin(&mut self) -> bool {
-        if self.is_begun {
-            return true;
+    /// Takes the job from the database; `false` if it has ended meanwhile.
+    ///
+    /// # Errors
+    /// The database can't be used now.
+    fn begin(&mut self) -> Result<bool, StoreError> {
+        if !self.is_begun {
+            let Some(job) = self.jobs.store.begin(&self.job.id)? else { return Ok(false) };
+            self.job = job;
+            self.is_begun = true;
+            self.live.tell_state(State::Running);
+            tracing::info!(job = self.job.id, attempt = self.job.attempts, "begun");
         }
-        match self.jobs.store.begin(&self.job.id) {
-            Ok(Some(job)) => {
-                self.job = job;
-                self.is_begun = true;
-                self.live.tell_state(State::Running);
-                tracing::info!(job = self.job.id, attempt = self.job.attempts, "begun");
-                true
-            }
-            Ok(None) => false,
-            Err(error) => {
-                tracing::warn!(job = self.job.id, %error, "the job can't be begun yet");
-                std::thread::sleep(super::RETRY);
-                false
-            }
-        }
+        Ok(true)
     }
 
     /// Does it, from where an earlier run has left it.
@@ -90,17 +83,34 @@ impl Run {
         let shared = memory.map(|n_bytes| engine.share_with_memory(n_bytes)).transpose().map_err(Problem::from)?;
         let engine = shared.as_ref().unwrap_or(engine);
 
-        let started = Instant::now();
         let mut names = Names::default();
         let destination = Output::open(jobs, &self.job, &request, &mut options, &mut names)?;
-        let source = Input::open(jobs, &request, &mut names)?;
-        jobs.check_source(source.source(), &request)?;
-        let output = destination.path();
-        if let Output::Remote(_) = &destination {
-            jobs.check_stage(source.source(), &output, &options, &request).map_err(|error| stop(error, &names))?;
+        let made = self.make(engine, &request, &options, &destination, names);
+        if let (Err(Stop::Cancelled | Stop::Problem(_)), Output::Remote(remote)) = (&made, &destination) {
+            // This run's or an earlier one's.
+            remote.take_back();
         }
-        let report = self.run(engine, source.source(), &output, &options).map_err(|error| stop(error, &names))?;
-        if let Output::Remote(destination) = &destination {
+        made
+    }
+
+    /// Makes the output, and brings it to its store.
+    fn make(
+        &self,
+        engine: &Engine,
+        request: &JobRequest,
+        options: &QuantizeOptions,
+        destination: &Output,
+        mut names: Names,
+    ) -> Result<Ending, Stop> {
+        let (jobs, started) = (&self.jobs, Instant::now());
+        let source = Input::open(jobs, request, &mut names)?;
+        jobs.check_source(source.source(), request)?;
+        let output = destination.path();
+        if let Output::Remote(_) = destination {
+            jobs.check_stage(source.source(), &output, options, request).map_err(|error| stop(error, &names))?;
+        }
+        let report = self.run(engine, source.source(), &output, options).map_err(|error| stop(error, &names))?;
+        if let Output::Remote(destination) = destination {
             self.upload(destination)?;
         }
         let document = report::document(&report, started.elapsed().as_secs_f64());
@@ -124,15 +134,9 @@ impl Run {
             !self.live.is_cancelled() && !self.jobs.queue.is_closed()
         };
         destination.upload(&mut tell).map_err(|ended| match ended {
-            Ended::Asked if self.live.is_cancelled() => {
-                destination.take_back();
-                Stop::Cancelled
-            }
+            Ended::Asked if self.live.is_cancelled() => Stop::Cancelled,
             Ended::Asked => Stop::Stopping,
-            Ended::Problem(problem) => {
-                destination.take_back();
-                Stop::Problem(problem)
-            }
+            Ended::Problem(problem) => Stop::Problem(problem),
         })
     }
 
@@ -257,8 +261,14 @@ impl Work for Run {
 
     fn run(&mut self, engine: &Engine) -> Ran {
         let was_begun = self.is_begun;
-        if !self.begin() {
-            return Ran::Done;
+        match self.begin() {
+            Ok(true) => {}
+            Ok(false) => return Ran::Done,
+            Err(error) => {
+                tracing::warn!(job = self.job.id, %error, "the job can't be begun yet");
+                std::thread::sleep(super::RETRY);
+                return Ran::Stalled;
+            }
         }
         if was_begun {
             // The device was lost, and what it had done is kept.

@@ -55,6 +55,8 @@ fn the_real_checkpoint_gets_the_bytes_that_the_command_line_gives() {
         assert_eq!(answer.header("wgquant-tensors-quantized"), Some("39"));
         let back = service.post("/v1/dequantize?dtype=f32", &wanted);
         assert!(back.body == dequantized(&wanted, Some(Dtype::F32)), "{format}: other values");
+        let verified = verify(&service, &[("original", &input), ("quantized", &wanted)]);
+        assert_eq!((verified.status, &verified.json()["matches"]), (200, &json!(true)), "{}", verified.text());
     }
     service.is_well();
 }

@@ -134,6 +134,16 @@ fn a_slow_loris() {
 /// Clients that send nothing more don't keep the worker from others.
 #[test]
 fn slow_clients_don_t_hold_the_device() {
+    slow_clients(None);
+}
+
+/// Nor do those that send a little now and then.
+#[test]
+fn dripping_clients_don_t_hold_the_device() {
+    slow_clients(Some(Duration::from_millis(100)));
+}
+
+fn slow_clients(drip: Option<Duration>) {
     let service = Service::with(|args| args.idle_limit = Some(120));
     let body = large();
     let slow: Vec<_> = (0..3)
@@ -146,13 +156,34 @@ fn slow_clients_don_t_hold_the_device() {
         })
         .collect();
     wait_for("the work", || service.app.queue.counts(Lane::Direct).1 == 1);
-    let started = Instant::now();
-    service.is_well_beside();
-    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    let is_served = std::sync::atomic::AtomicBool::new(false);
+    let n_sent = std::thread::scope(|scope| {
+        let dripping = drip.map(|pause| {
+            scope.spawn({
+                let (slow, body, is_served) = (&slow, &body, &is_served);
+                move || {
+                    let mut at = body.len() / 2;
+                    while !is_served.load(std::sync::atomic::Ordering::Relaxed) {
+                        for mut stream in slow {
+                            stream.write_all(&body[at..at + 300]).expect("sent");
+                        }
+                        at += 300;
+                        std::thread::sleep(pause);
+                    }
+                    at
+                }
+            })
+        });
+        let started = Instant::now();
+        service.is_well_beside();
+        is_served.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+        dripping.map_or(body.len() / 2, |thread| thread.join().expect("no panic"))
+    });
     // Nothing of theirs is lost.
     let wanted = crate::direct::quantized(&body, wgquant::Format::Nf4, wgquant::Container::Native);
     for mut stream in slow {
-        stream.write_all(&body[body.len() / 2..]).expect("sent");
+        stream.write_all(&body[n_sent..]).expect("sent");
         let answer = Answer::read(&mut stream);
         assert!(answer.status == 200 && answer.body == wanted, "{}", answer.status);
     }

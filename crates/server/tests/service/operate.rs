@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::common::{Service, file, mixed};
+use crate::common::{Service, file, mixed, wait_for};
 
 #[test]
 fn it_says_how_it_is_and_what_there_is() {
@@ -48,6 +48,9 @@ fn metrics_count_what_was_done() {
     let service = Service::start();
     assert_eq!(service.post("/v1/quantize?format=nf4", &file(&mixed())).status, 200);
     assert_eq!(service.post("/v1/quantize?format=nf5", &[]).status, 400);
+    assert_eq!(service.send("MADEUP /healthz", &[], &[]).status, 405);
+    // It goes a moment after the answer.
+    wait_for("its room", || service.app.budget.memory().0 == 0);
     let answer = service.get("/metrics");
     assert!(answer.header("content-type").is_some_and(|kind| kind.starts_with("application/openmetrics-text")));
     let text = answer.text();
@@ -64,6 +67,7 @@ fn metrics_count_what_was_done() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line} should be in:\n{text}");
     }
+    assert!(text.contains("method=\"other\"") && !text.contains("MADEUP"), "{text}");
     for name in ["read_bytes_total", "written_bytes_total", "resident_memory_bytes", "elements_per_second"] {
         assert!(text.contains(&format!("\nwgquant_{name}")), "{name}:\n{text}");
     }

@@ -7,9 +7,9 @@ mod upload;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path as Key;
-use object_store::{BackoffConfig, ClientOptions, Error, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig};
+use object_store::{BackoffConfig, ClientConfigKey, Error, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig};
 use tokio::runtime::Handle;
 
 pub(super) use self::source::RemoteSource;
@@ -42,9 +42,9 @@ impl Bucket {
             retry_timeout: PATIENCE,
             backoff: BackoffConfig { max_backoff: Duration::from_secs(5), ..BackoffConfig::default() },
         };
-        let allow_http = std::env::var("AWS_ALLOW_HTTP").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
-        let client = ClientOptions::new().with_timeout(PATIENCE).with_allow_http(allow_http);
-        let builder = AmazonS3Builder::from_env().with_bucket_name(name).with_retry(retry).with_client_options(client);
+        let timeout = AmazonS3ConfigKey::Client(ClientConfigKey::Timeout);
+        let builder = AmazonS3Builder::from_env().with_bucket_name(name).with_retry(retry);
+        let builder = builder.with_config(timeout, format!("{} seconds", PATIENCE.as_secs()));
         let store = builder.build().map_err(|error| {
             tracing::error!(%error, bucket = name, "the store can't be used");
             Problem::new(
@@ -76,7 +76,8 @@ impl Bucket {
                 let text = format!("{} has more than {MAX_OBJECTS} objects under it", self.called(key));
                 Err(Problem::new(Kind::BadRequest, text))
             }
-            Ok(found) => Ok(found.objects),
+            // What a console makes for an empty folder comes under the folder's own key.
+            Ok(found) => Ok(found.objects.into_iter().filter(|object| object.location != *key).collect()),
             Err(error) => Err(self.problem(key, &error)),
         }
     }

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use object_store::path::Path as Key;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore};
-use wgquant::checkpoint::{Source, Storage};
+use wgquant::checkpoint::{Source, Storage, holds_weights};
 
 use super::super::files::Names;
 use super::{Bucket, changed, name_of, parse_key};
@@ -25,10 +25,6 @@ const MAX_BLOCKS: usize = 8;
 
 /// Bytes of all of a model's small files, such as its tokenizer.
 const MAX_OTHER_BYTES: u64 = 1 << 30;
-
-/// Endings of names of files with weights, or that say where they are: none of them goes with the output.
-const WEIGHTS: [&str; 10] =
-    [".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".index.json"];
 
 const MODEL_FILE: &str = "model.safetensors";
 const INDEX_FILE: &str = "model.safetensors.index.json";
@@ -99,8 +95,8 @@ fn full(error: &std::io::Error) -> Problem {
 /// Brings a model's small files into a folder; what stands for the weights' own file is empty.
 fn fetch_others(bucket: &Bucket, objects: &[ObjectMeta], folder: &Path) -> Result<(), Problem> {
     let is_other = |object: &&ObjectMeta| {
-        let name = name_of(object).to_lowercase();
-        name == INDEX_FILE || !WEIGHTS.iter().any(|ending| name.ends_with(ending))
+        let name = name_of(object);
+        name == INDEX_FILE || !holds_weights(Path::new(&name))
     };
     let others: Vec<_> = objects.iter().filter(is_other).collect();
     let n_bytes: u64 = others.iter().map(|object| object.size).sum();

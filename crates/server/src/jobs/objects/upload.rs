@@ -114,11 +114,13 @@ impl Destination {
         let files = self.files().map_err(|error| self.cant(&error))?;
         let total = files.iter().map(|file| file.n_bytes).sum();
         let keys: Vec<_> = files.iter().map(|file| file.key.clone()).collect();
+        // One file replaces one, and no folder of its name.
+        let is_folder = !keys.contains(&self.key);
         if let Some((key, id)) = uploaded.under_way.take() {
             // What was uploaded of it would lie there for ever.
             let _ = self.bucket.wait(self.bucket.store.abort_multipart(&parse_key(&key)?, &id));
         }
-        if !self.record().is_file() {
+        if is_folder && uploaded.done.is_empty() {
             self.write_record(&uploaded)?;
             // What is replaced is no model any more from here on.
             let last = |object: &ObjectMeta| [CONFIG_FILE, INDEX_FILE].contains(&name_of(object).as_str());
@@ -133,8 +135,10 @@ impl Destination {
             }
             done += file.n_bytes;
         }
-        let old = self.found()?.into_iter().map(|object| object.location).filter(|key| !keys.contains(key));
-        self.delete(old)?;
+        if is_folder {
+            let old = self.found()?.into_iter().map(|object| object.location).filter(|key| !keys.contains(key));
+            self.delete(old)?;
+        }
         Ok(())
     }
 
