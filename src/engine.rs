@@ -12,7 +12,7 @@ use crate::threads;
 const CPU_CHUNK_ELEMS: u64 = 1 << 20;
 
 /// Elements of a tensor in memory between two looks at whether to go on: so many that cutting costs nothing.
-const CHECK_ELEMS: usize = 1 << 23;
+const CHECK_ELEMS: usize = 1 << 25;
 
 /// The least that [`Engine::with_memory`] takes.
 pub const MIN_MEMORY_BYTES: u64 = 64 << 20;
