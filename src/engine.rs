@@ -5,7 +5,7 @@ use crate::dtype::{Dtype, Weights};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::gpu::Gpu;
-use crate::packed::{Packed, PackedChunk, copy_from, zeroed_parts};
+use crate::packed::{Packed, PackedChunk, copy_from, room, zeroed_parts};
 use crate::threads;
 
 /// Elements that the CPU path takes at a time.
@@ -258,12 +258,13 @@ impl Engine {
         read: impl Fn(u64, &mut [u8]) -> Result<()> + Sync,
         mut done: impl FnMut(u64) -> Result<()>,
     ) -> Result<Packed> {
-        let (mut codes, mut scales) = (Vec::new(), Vec::new());
+        let info = format.info();
+        let (mut codes, mut scales) = (room(info.codes_bytes(n_elems))?, room(info.scales_bytes(n_elems))?);
         self.quantize_stream(format, dtype, n_elems, read, |chunk| {
             codes.extend_from_slice(chunk.codes);
             scales.extend_from_slice(chunk.scales);
             // Two codes a byte at most, so this may be one too many at the end.
-            done(n_elems.min((codes.len() * 8 / format.info().bits) as u64))
+            done(n_elems.min(codes.len() as u64 * 8 / info.bits as u64))
         })
         .await?;
         Packed::from_stream(format, n_elems, codes, scales)

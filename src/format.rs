@@ -386,7 +386,8 @@ impl FormatInfo {
 
     /// Bytes of the codes of the first `n_elems` elements in memory, and so where the next ones' begin.
     pub(crate) const fn codes_at(&self, n_elems: usize) -> usize {
-        (n_elems * self.bits).div_ceil(8)
+        // Not `n_elems * bits`, which 32 bits may not hold.
+        n_elems / 8 * self.bits + (n_elems % 8 * self.bits).div_ceil(8)
     }
 
     /// Bytes of the scales of the first `n_elems` elements' blocks, as streams have them.

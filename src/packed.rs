@@ -185,8 +185,19 @@ pub(crate) fn zeroed_parts(info: &FormatInfo, n_elems: usize) -> Result<(Vec<u8>
 
 /// `n_bytes` zeros, if they can be addressed.
 pub(crate) fn zeroed(n_bytes: u64) -> Result<Vec<u8>> {
-    let too_many = |_| Error::Refused(format!("{n_bytes} bytes don't fit this machine's memory"));
-    usize::try_from(n_bytes).map(|n| vec![0; n]).map_err(too_many)
+    usize::try_from(n_bytes).map(|n| vec![0; n]).map_err(|_| too_many(n_bytes))
+}
+
+/// Room for `n_bytes`, if there is so much.
+pub(crate) fn room(n_bytes: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let n = usize::try_from(n_bytes).map_err(|_| too_many(n_bytes))?;
+    bytes.try_reserve_exact(n).map_err(|_| too_many(n_bytes))?;
+    Ok(bytes)
+}
+
+fn too_many(n_bytes: u64) -> Error {
+    Error::Refused(format!("{n_bytes} bytes don't fit this machine's memory"))
 }
 
 /// Copies from byte `at` of `from`, which is in memory and so is addressed by `usize`.

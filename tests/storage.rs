@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 use wgquant::checkpoint::{
-    DequantizeOptions, PackedFile, QuantizeOptions, Source, Storage, dequantize, dequantize_into, inspect_source,
-    quantize, quantize_into, verify_packed,
+    DequantizeOptions, PackedFile, QuantizeOptions, Source, Storage, dequantize, dequantize_into, histograms_of,
+    inspect_source, quantize, quantize_into, verify_packed,
 };
 use wgquant::verify::Verify;
 use wgquant::{Container, Engine, Format};
@@ -198,5 +198,29 @@ fn what_reads_back_otherwise_is_found() -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// Every value is counted once before and once after, and the bounds are refused.
+#[test]
+fn histograms_count_every_value() -> Result<()> {
+    let original = in_memory(checkpoint(), "model.safetensors")?;
+    let (output, options) = (Memory::new(1 << 20), QuantizeOptions::new(Format::Sym8));
+    pollster::block_on(quantize_into(&Engine::Cpu, &original, Arc::<Memory>::clone(&output), &options, &mut |_| {}))?;
+    let packed = PackedFile::from_source(in_memory(output.bytes(), "packed.safetensors")?)?;
+    let count = |names: &[&str], n_bins| histograms_of((&original, &packed), names, n_bins, &mut |_| {});
+    for histogram in count(&["a.weight"], 7)? {
+        assert_eq!((histogram.before.len(), histogram.after.len()), (7, 7));
+        assert_eq!((histogram.before.iter().sum::<u64>(), histogram.after.iter().sum::<u64>()), (96 * 64, 96 * 64));
+        assert!(histogram.min >= -1.01 && histogram.max <= 1.01, "{histogram:?}");
+        // Its values are spread evenly.
+        assert!(histogram.before.iter().all(|&n| (600..1200).contains(&n)), "{histogram:?}");
+    }
+    for n_bins in [0, (1 << 16) + 1, usize::MAX] {
+        let refused = count(&["a.weight"], n_bins).expect_err("no number of bins").to_string();
+        assert!(refused.contains("1 to 65536 bins"), "{refused}");
+    }
+    let refused = count(&["c"], 7).expect_err("no weight").to_string();
+    assert!(refused.contains('c') && refused.contains("is no weight of one shape"), "{refused}");
     Ok(())
 }

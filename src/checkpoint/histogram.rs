@@ -12,6 +12,9 @@ use crate::dtype::Weights;
 use crate::error::{Error, Result};
 use crate::reference;
 
+/// More bins than anybody can see.
+const MAX_BINS: usize = 1 << 16;
+
 /// How many of a weight's values lie in each of equally wide bins, before quantization and after.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Histogram {
@@ -27,7 +30,7 @@ pub struct Histogram {
 
 impl Histogram {
     fn new(min: f64, max: f64, n_bins: usize) -> Self {
-        let bins = vec![0; n_bins.max(1)];
+        let bins = vec![0; n_bins];
         Self { min, max, before: bins.clone(), after: bins }
     }
 
@@ -46,7 +49,8 @@ impl Histogram {
 /// bounded pieces.
 ///
 /// # Errors
-/// [`Error::BadFile`] if either does not hold together, or has no such weight of the same shape; [`Error::Io`].
+/// [`Error::BadFile`] if either does not hold together, or has no such weight of the same shape; [`Error::Refused`] for no bins
+/// or more than 65,536; [`Error::Io`].
 pub fn histograms(
     original: &Path,
     quantized: &Path,
@@ -67,6 +71,9 @@ pub fn histograms_of(
     n_bins: usize,
     progress: &mut OnProgress<'_>,
 ) -> Result<Vec<Histogram>> {
+    if !(1..=MAX_BINS).contains(&n_bins) {
+        return Err(Error::Refused(format!("a histogram has 1 to {MAX_BINS} bins, not {n_bins}")));
+    }
     let mut weights = Vec::with_capacity(names.len());
     for &name in names {
         let tensor = original.find(name).filter(|tensor| tensor.float().is_some());

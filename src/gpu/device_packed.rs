@@ -113,6 +113,14 @@ impl DevicePacked {
     pub fn device_bytes(&self) -> u64 {
         Self::codes_bytes(self.format, self.n_elems) + Self::scales_bytes(self.format, self.n_elems) + STATUS_BYTES
     }
+
+    /// Frees its buffers in device memory at once, whoever holds them still. Otherwise that comes with the last handle's end, in
+    /// a browser whenever its garbage collector runs.
+    pub fn destroy(&self) {
+        for place in [&self.codes, &self.scales, &self.status] {
+            place.buffer.destroy();
+        }
+    }
 }
 
 impl Gpu {
@@ -267,7 +275,11 @@ impl Gpu {
             .await?;
         self.wait(submission, mapped).await?;
         let view = staging.get_mapped_range(..).map_err(|error| self.lost_error(&error.to_string()))?;
-        Ok(view.to_vec())
+        let bytes = view.to_vec();
+        drop(view);
+        // Not left to a browser's garbage collector.
+        staging.destroy();
+        Ok(bytes)
     }
 
     /// Frees the buffers that are kept for the next call.

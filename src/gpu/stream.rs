@@ -29,6 +29,17 @@ pub(super) struct Slot {
     bind_group: wgpu::BindGroup,
 }
 
+/// A browser frees a buffer that is dropped only when its garbage collector runs.
+#[cfg(target_family = "wasm")]
+impl Drop for Slot {
+    fn drop(&mut self) {
+        for buffer in [&self.params, &self.status, &self.readback].into_iter().chain(&self.inputs).chain(&self.outputs)
+        {
+            buffer.destroy();
+        }
+    }
+}
+
 /// A piece that was submitted.
 struct InFlight {
     chunk: Chunk,

@@ -92,7 +92,12 @@ fn fetch(root: &Path) -> Result<()> {
             run(Command::new("dpkg").arg("-x").arg(path).arg(&unpacked))?;
         }
     }
-    std::fs::rename(unpacked, folder.join("root"))?;
+    let place = folder.join("root");
+    if place.exists() {
+        // Of an earlier layout, or half of it.
+        std::fs::remove_dir_all(&place)?;
+    }
+    std::fs::rename(unpacked, place)?;
     if debian(root).is_none() {
         bail!("Debian's packages hold another layout than they should");
     }

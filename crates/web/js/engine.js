@@ -66,8 +66,13 @@ export class Engine {
       label: 'wgquant',
       requiredLimits: { maxStorageBufferBindingSize, maxBufferSize },
     });
-    const raw = await rawEngine(wasm, own, shape, goesOn);
-    return new Engine(raw, 'gpu', describe(adapter.info), own, true);
+    try {
+      const raw = await rawEngine(wasm, own, shape, goesOn);
+      return new Engine(raw, 'gpu', describe(adapter.info), own, true);
+    } catch (error) {
+      own.destroy();
+      throw error;
+    }
   }
 
   /** The GPU, or where there is none the CPU path. */

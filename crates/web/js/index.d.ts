@@ -236,6 +236,9 @@ export interface VerifyReport extends JobReport {
     shape: number[];
     dtype: string;
     digest: string | null;
+    /** The block with the largest error. */
+    worst_block: number | null;
+    verified: 'full';
     matches: boolean;
     mismatch?: string;
   })[];
@@ -295,7 +298,7 @@ export function histograms(
   original: Blob,
   quantized: Blob,
   names: string[],
-  options?: { bins?: number } & Stoppable<JobProgress>,
+  options?: { /** 1 to 65,536; 64 unless said otherwise. */ bins?: number } & Stoppable<JobProgress>,
 ): Promise<Histogram[]>;
 
 /** The library's case table on a GPU, by bits: how many comparisons there were, and a sentence for each that failed. */

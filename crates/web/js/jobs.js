@@ -59,7 +59,8 @@ function stem(file) {
 
 async function output(message, name, { signal, onProgress }) {
   await removeLeftOvers();
-  const file = PREFIX + crypto.randomUUID();
+  // `randomUUID` is for pages over HTTPS alone.
+  const file = PREFIX + crypto.getRandomValues(new Uint32Array(4)).join('-');
   const unlock = await lock(file);
   const release = async () => {
     await remove(file);
@@ -113,12 +114,13 @@ async function lock(name) {
 
 async function removeLeftOvers() {
   try {
+    const root = await navigator.storage.getDirectory();
+    const names = [];
+    for await (const name of root.keys()) if (name.startsWith(PREFIX)) names.push(name);
+    // Only now: a lock is taken before its file is made.
     const { held } = await navigator.locks.query();
     const live = new Set(held.map(({ name }) => name));
-    const root = await navigator.storage.getDirectory();
-    for await (const name of root.keys()) {
-      if (name.startsWith(PREFIX) && !live.has(name)) await root.removeEntry(name);
-    }
+    for (const name of names) if (!live.has(name)) await root.removeEntry(name);
   } catch {
     // Without such files there is nothing to remove; one that can't be is tried again by the next job.
   }

@@ -188,8 +188,13 @@ async function plot(input, { file, report }, signal) {
   $('histograms').replaceChildren(element('p', { text: names.length ? 'Counting values…' : 'Nothing was packed.' }));
   if (names.length === 0) return;
   $('running').hidden = true;
-  const found = await histograms(input, file, names, { bins: 48, signal });
-  $('histograms').replaceChildren(...found.map((one, ix) => histogram(names[ix], one)));
+  try {
+    const found = await histograms(input, file, names, { bins: 48, signal });
+    $('histograms').replaceChildren(...found.map((one, ix) => histogram(names[ix], one)));
+  } catch (error) {
+    $('histograms').replaceChildren(element('p', { text: 'The values were not counted.' }));
+    throw error;
+  }
 }
 
 function fail(error) {

@@ -183,28 +183,44 @@ impl RawWeights {
             return Err(refused(&format!("a bias has one number for each of the {n_rows} rows")));
         }
         let y_bytes = n_vectors as usize * n_rows as usize * width;
-        let y = empty(gpu, y_bytes);
+        let (x, y) = (filled(gpu, &x), empty(gpu, y_bytes));
         let bias = bias.map(|bias| filled(gpu, &bias));
+        let at = |buffer: &Temporary| BufferAt { buffer: buffer.0.clone(), offset: 0 };
         let product = Product {
             weights: &self.packed,
             n_rows,
             n_cols,
-            x: filled(gpu, &x),
+            x: at(&x),
             n_vectors,
             activations,
-            bias,
-            y: y.clone(),
+            bias: bias.as_ref().map(at),
+            y: at(&y),
         };
         let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         gpu.record_product(&mut encoder, &product).await.map_err(thrown)?;
         gpu.queue().submit([encoder.finish()]);
-        let bytes = gpu.read_at(&y, y_bytes.next_multiple_of(4) as u64).await.map_err(thrown)?;
+        let bytes = gpu.read_at(&at(&y), y_bytes.next_multiple_of(4) as u64).await.map_err(thrown)?;
         Ok(to_js(&bytes[..y_bytes]))
     }
 }
 
+impl Drop for RawWeights {
+    fn drop(&mut self) {
+        self.packed.destroy();
+    }
+}
+
+/// A buffer that is freed at its end, and not when the browser's garbage collector runs.
+struct Temporary(wgpu::Buffer);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        self.0.destroy();
+    }
+}
+
 /// A buffer for so many bytes, whole words.
-fn empty(gpu: &Gpu, n_bytes: usize) -> BufferAt {
+fn empty(gpu: &Gpu, n_bytes: usize) -> Temporary {
     use wgpu::BufferUsages as Usage;
     let descriptor = wgpu::BufferDescriptor {
         label: Some("wgquant product"),
@@ -212,14 +228,14 @@ fn empty(gpu: &Gpu, n_bytes: usize) -> BufferAt {
         usage: Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST,
         mapped_at_creation: false,
     };
-    BufferAt { buffer: gpu.device().create_buffer(&descriptor), offset: 0 }
+    Temporary(gpu.device().create_buffer(&descriptor))
 }
 
 /// A buffer that holds `bytes`.
-fn filled(gpu: &Gpu, bytes: &[u8]) -> BufferAt {
-    let place = empty(gpu, bytes.len());
+fn filled(gpu: &Gpu, bytes: &[u8]) -> Temporary {
+    let buffer = empty(gpu, bytes.len());
     let mut words = bytes.to_vec();
     words.resize(bytes.len().next_multiple_of(4), 0);
-    gpu.queue().write_buffer(&place.buffer, 0, &words);
-    place
+    gpu.queue().write_buffer(&buffer.0, 0, &words);
+    buffer
 }

@@ -84,3 +84,39 @@ fn q8_0_is_the_file_of_the_command_line() {
 fn double_quantization_on_the_cpu_is_the_file_of_the_command_line() {
     same_file("nf4-dq", "cpu");
 }
+
+/// Another container, and back to plain weights.
+#[test]
+fn gguf_and_the_way_back_are_the_files_of_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let original = real_checkpoint();
+    let [packed, plain] = ["packed.gguf", "plain.safetensors"].map(|name| folder.path().join(name));
+    command_line(&[
+        &"--quiet",
+        &"quantize",
+        &original,
+        &"-o",
+        &packed,
+        &"--device=cpu",
+        &"--format=q4_0",
+        &"--container=gguf",
+    ]);
+    command_line(&[&"--quiet", &"dequantize", &packed, &"-o", &plain, &"--device=cpu", &"--dtype=f16"]);
+    let (_server, mut page) = package();
+    choose(&mut page, &[&original, &packed]);
+    let names = page.eval_within(
+        LONG,
+        "(async () => {
+           const [original, packed] = files.files;
+           globalThis.there = await wgquant.quantizeFile(original,
+             { format: 'q4_0', container: 'gguf', device: 'gpu', verify: 'none' });
+           globalThis.back = await wgquant.dequantizeFile(packed, { dtype: 'f16', device: 'gpu' });
+           const found = await wgquant.inspectFile(there.file);
+           return [there.file.name, back.file.name, found.container, back.report.tensors[0].action];
+         })()",
+    );
+    assert_eq!(names, serde_json::json!(["model-q4_0.gguf", "packed-f16.safetensors", "gguf", "dequantized"]));
+    assert_same(&download(&mut page, "there.file"), &std::fs::read(packed).unwrap(), "gguf");
+    assert_same(&download(&mut page, "back.file"), &std::fs::read(plain).unwrap(), "plain");
+    assert_eq!(page.complaints(), Vec::<String>::new());
+}

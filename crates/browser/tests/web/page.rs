@@ -11,16 +11,16 @@ use crate::common::{LONG, assert_same, command_line, downloaded, real_checkpoint
 
 /// Opens the page, and counts tasks that hold the main thread.
 fn open(arguments: &[&str]) -> (Server, Page) {
-    open_after(arguments, "")
+    open_after(arguments, "", "127.0.0.1")
 }
 
-/// Opens the page after a script of the test's own.
-fn open_after(arguments: &[&str], script: &str) -> (Server, Page) {
+/// Opens the page after a script of the test's own, from a host of this name.
+fn open_after(arguments: &[&str], script: &str, host: &str) -> (Server, Page) {
     let server = serve();
     let mut page = Page::start(arguments);
     page.call("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script }));
     page.resize(1440);
-    page.go_to(&server.url("index.html"));
+    page.go_to(&server.url("index.html").replace("127.0.0.1", host));
     page.wait("document.body.dataset.ready === 'true'");
     page.eval(
         "globalThis.longTasks = []; new PerformanceObserver((list) => longTasks.push(...list.getEntries().map((e) => e.duration)))\
@@ -154,17 +154,20 @@ fn by_keyboard_alone() {
     assert_eq!(page.complaints(), Vec::<String>::new());
 }
 
-/// A browser that knows no WebGPU, and one that finds no adapter for it.
+/// A browser that knows no WebGPU, one that finds no adapter for it, and one that gives a page over plain HTTP neither that nor
+/// files of its own.
 #[test]
 fn without_webgpu_the_cpu_does_it_in_the_background() {
     let folder = tempfile::tempdir().unwrap();
     let expected = by_command_line(folder.path(), "sym4");
     // Without an argument this browser has no adapter.
-    for (script, sentence) in [
-        ("delete Navigator.prototype.gpu;", "This browser has no WebGPU."),
-        ("", "This browser has WebGPU, but finds no GPU for it."),
+    for (script, host, sentence) in [
+        ("delete Navigator.prototype.gpu;", "127.0.0.1", "This browser has no WebGPU."),
+        ("", "127.0.0.1", "This browser has WebGPU, but finds no GPU for it."),
+        ("", "plain.test", "This page was not loaded over HTTPS, so the browser does not let it use WebGPU."),
     ] {
-        let (_server, mut page) = open_after(&[], script);
+        let (_server, mut page) = open_after(&["--host-resolver-rules=MAP plain.test 127.0.0.1"], script, host);
+        assert_eq!(page.eval("isSecureContext"), host != "plain.test");
         let said = page.eval("device.textContent");
         assert!(said.as_str().unwrap().starts_with(sentence), "{said}");
         assert!(said.as_str().unwrap().contains("The CPU does the work instead, in the background"), "{said}");
