@@ -1,11 +1,14 @@
 """Checkpoints in a store, where something is missing, altered, refused or killed."""
 
+import json
 import os
 import pickle
 import subprocess
 import sys
 
+import numpy
 import pytest
+from conftest import contents, write_safetensors
 from store import FORMAT, OPTIONS, job, refused, run
 
 import wgquant
@@ -41,8 +44,22 @@ def test_parts_that_are_not_as_they_should_be(bucket, stored_model):
         refuses(wgquant.DamagedError, f"its part {name} is not what its task wrote")
     record = f"out.wgquant-parts/{name}.json"
     text = bucket.get(record)
-    bucket.put(record, text[: len(text) // 2])
-    refuses(wgquant.RefusedError, f"its part {name} is missing")
+    fields = json.loads(text)
+    odd = [
+        {key: of for key, of in fields.items() if key != "etag"},
+        {**fields, "n_bytes": "many"},
+        {**fields, "object": ["a"]},
+        {**fields, "source": {}},
+        [fields],
+    ]
+    for bytes_ in (text[: len(text) // 2], b"[" * 100_000, b"\xff", *(json.dumps(of).encode() for of in odd)):
+        bucket.put(record, bytes_)
+        refuses(wgquant.RefusedError, f"its part {name} is missing")
+    bucket.put(record, json.dumps({**fields, "record": "\ud800" + fields["record"]}).encode())
+    with pytest.raises(wgquant.Error):
+        _parts.finish(here, snapshot)
+    bucket.put("out.wgquant-parts/state.json", b"[" * 100_000)
+    bucket.delete(record)
     work()
     other = job(bucket, bucket.url("in"), bucket.url("out"), exclude=["layers.3.*"])
     refused(wgquant.RefusedError, "out: its part model-0000.* was made with another selection", other)
@@ -268,3 +285,24 @@ def test_scratch_of_others_stays(tmp_path):
             assert one != other and (one / "file").read_text() == "mine"
         assert (one / "file").exists() and not other.exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_scratch_that_can_t_be(bucket, stored_model, tmp_path):
+    bucket.upload(stored_model[0], "in")
+    (tmp_path / "file").write_text("no folder")
+    for scratch in (tmp_path / "file", tmp_path / "file" / "under"):
+        here = job(bucket, bucket.url("in"), bucket.url("out"), str(scratch))
+        refused(wgquant.IoError, f"{scratch}: can't be written to", here)
+    with pytest.raises(wgquant.IoError, match="can't be written to .*: give another folder as scratch"):
+        with scratch_folder("/proc/self"):
+            pass
+
+
+@pytest.mark.parametrize("name", ["out", "in", "out.wgquant-parts"])
+def test_a_source_of_any_name(name, bucket, tmp_path):
+    """What stands in for it on a node is in nobody's way."""
+    write_safetensors(tmp_path / name, {"a.weight": numpy.ones((64, 64), "float32")})
+    bucket.put(f"models/{name}", (tmp_path / name).read_bytes())
+    run(_parts.Job(bucket.url(f"models/{name}"), bucket.url("made"), "sym4", {"shard_size": 1 << 30}, str(tmp_path), bucket.options))
+    wgquant.quantize_file(tmp_path / name, tmp_path / "one", "sym4", device="cpu", shard_size=1 << 30)
+    assert bucket.contents("made") == contents(tmp_path / "one")

@@ -17,6 +17,7 @@ from . import _wgquant
 from ._errors import DamagedError, RefusedError
 from ._objects import Bucket, Object, in_order, is_url
 from ._options import native
+from ._scratch import scratch_errors
 from ._staging import (
     CONFIG_FILE,
     INDEX_FILE,
@@ -37,6 +38,8 @@ from ._staging import (
 
 _MAX_NAMED = 5
 """Parts that a message names at most."""
+_RECORD = {"source": (str, type(None)), "object": str, "etag": str, "n_bytes": int, "record": str}
+"""What a part's record has."""
 
 
 @dataclass(frozen=True)
@@ -130,9 +133,10 @@ def _read_record(to: Bucket, name: str) -> dict[str, Any] | None:
     text = to.read(_parts(to, f"{name}.json"))
     try:
         record = json.loads(text or b"")
-        return record if {"source", "object", "etag", "n_bytes", "record"} <= record.keys() else None
-    except (ValueError, AttributeError):
+    except (ValueError, RecursionError):
         return None
+    is_whole = isinstance(record, dict) and all(isinstance(record.get(key, ...), of) for key, of in _RECORD.items())
+    return record if is_whole else None
 
 
 def _fetch_record(to: Bucket, at: Places, name: str) -> dict[str, Any] | None:
@@ -142,8 +146,10 @@ def _fetch_record(to: Bucket, at: Places, name: str) -> dict[str, Any] | None:
         return None
     if record["source"] != at.identity:
         raise RefusedError(f"{to.url}: its part {name} was made with another input: run its task again with --force")
-    at.parts().mkdir(exist_ok=True)
-    (at.parts() / f"{name}.json").write_text(record["record"])
+    with scratch_errors(at.folder):
+        at.parts().mkdir(exist_ok=True)
+        # Text that is none is one record more that the library can't read.
+        (at.parts() / f"{name}.json").write_bytes(record["record"].encode(errors="replace"))
     return record
 
 
@@ -165,7 +171,7 @@ def _fits(record: dict[str, Any], of: Object | None) -> bool:
 
 def _hand_over(to: Bucket, at: Places, name: str) -> None:
     """Puts a part into the store, holds it there against its digest, and records it."""
-    text = (at.parts() / f"{name}.json").read_text()
+    text = (at.parts() / f"{name}.json").read_text(encoding="utf-8")
     expected, path = json.loads(text), at.parts() / "files" / name
     key = f"files/{name}.{secrets.token_hex(8)}"
     etag = to.put(_parts(to, key), path)
@@ -253,7 +259,7 @@ def _read_state(to: Bucket) -> dict[str, str]:
     try:
         state = json.loads(to.read(_parts(to, "state.json")) or b"{}")
         return state if isinstance(state, dict) else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
 
 

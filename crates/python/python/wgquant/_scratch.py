@@ -9,6 +9,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
+from ._errors import Error, IoError
+
 try:
     import fcntl
 except ImportError:  # Windows, where what a killed process left stays
@@ -21,17 +23,31 @@ _PREFIX = "wgquant-scratch-"
 def scratch_folder(parent: str | None) -> Iterator[pathlib.Path]:
     """A new folder in ``parent``, or where temporary files go. Others whose process was killed are removed."""
     root = pathlib.Path(parent or tempfile.gettempdir())
-    root.mkdir(parents=True, exist_ok=True)
-    _sweep(root)
-    file, lock = _locked(root)
+    with scratch_errors(root):
+        root.mkdir(parents=True, exist_ok=True)
+        _sweep(root)
+        file, lock = _locked(root)
     folder = lock.with_suffix("")
     try:
-        folder.mkdir(mode=0o700)
+        with scratch_errors(root):
+            folder.mkdir(mode=0o700)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(file)
         lock.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def scratch_errors(folder: pathlib.Path) -> Iterator[None]:
+    """Says in a sentence that a folder can't hold what it should."""
+    try:
+        yield
+    except Error:
+        raise
+    except OSError as error:
+        why = error.strerror or error
+        raise IoError(f"{folder}: can't be written to ({why}): give another folder as scratch") from None
 
 
 def _locked(root: pathlib.Path) -> tuple[int, pathlib.Path]:

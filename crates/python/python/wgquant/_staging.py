@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import _wgquant
-from ._errors import DamagedError, Error, IoError, RefusedError
+from ._errors import DamagedError, Error, RefusedError
 from ._objects import CHANGED, Bucket, Object, in_order, is_url
 from ._options import QuantizeOptions, native
-from ._scratch import scratch_folder
+from ._scratch import scratch_errors, scratch_folder
 
 PARTS = ".wgquant-parts"
 MODEL_FILE = "model.safetensors"
@@ -109,7 +109,8 @@ def staged(job: Job, snapshot: Snapshot | None) -> Iterator[Places]:
         names = []
         if snapshot:
             name = job.source.rstrip("/")
-            source = folder / (name.rpartition("/")[2] if snapshot.is_file else "in")
+            # In a folder of its own, as an object may be called anything.
+            source = folder / "in" / (name.rpartition("/")[2] if snapshot.is_file else "")
             names.append((str(source), name))
             _stage_heads(snapshot, source)
         if is_url(job.destination):
@@ -147,7 +148,7 @@ def _with_weights(objects: dict[str, Object], heads: dict[str, bytes]) -> list[s
         return [MODEL_FILE]
     try:
         named = set(json.loads(heads[INDEX_FILE])["weight_map"].values())
-    except (KeyError, ValueError, TypeError, AttributeError):
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return []  # which is said better where the index is read
     return sorted(name for name in named if name in objects)
 
@@ -182,15 +183,16 @@ def grow_heads(job: Job, snapshot: Snapshot | None, at: Places) -> None:
 
 def _stage_heads(snapshot: Snapshot, source: pathlib.Path) -> None:
     """Makes the source's files, of which only the headers take room."""
-    if not snapshot.is_file:
-        source.mkdir(exist_ok=True)
-    for of in snapshot.objects:
-        if of.name in snapshot.heads:
-            path = source if snapshot.is_file else source / of.name
-            with open(path, "wb") as file:
-                file.write(snapshot.heads[of.name])
-                file.truncate(of.n_bytes)
-            os.utime(path, ns=(of.modified_ns, of.modified_ns))
+    folder = source.parent if snapshot.is_file else source
+    with scratch_errors(folder.parent):
+        folder.mkdir(exist_ok=True)
+        for of in snapshot.objects:
+            if of.name in snapshot.heads:
+                path = folder / of.name
+                with open(path, "wb") as file:
+                    file.write(snapshot.heads[of.name])
+                    file.truncate(of.n_bytes)
+                os.utime(path, ns=(of.modified_ns, of.modified_ns))
 
 
 def bring(job: Job, snapshot: Snapshot, at: Places, reads: list[tuple[pathlib.Path, int, int]]) -> None:
@@ -208,16 +210,12 @@ def bring(job: Job, snapshot: Snapshot, at: Places, reads: list[tuple[pathlib.Pa
 
 def write(bucket: Bucket, of: Object, path: pathlib.Path, runs: list[tuple[int, int]]) -> None:
     """Writes runs of an object to its file here, which keeps the object's time."""
-    try:
+    with scratch_errors(path):
         with open(path, "r+b" if path.exists() else "wb") as file:
             for at, data in bucket.pieces(of, runs):
                 file.seek(at)
                 file.write(data)
         os.utime(path, ns=(of.modified_ns, of.modified_ns))
-    except Error:
-        raise
-    except OSError as error:
-        raise IoError(f"{path}: can't be written ({error.strerror}): give another folder as scratch") from None
 
 
 def check_room(at: Places, reads: Any, bytes_out: int) -> None:
