@@ -1,5 +1,7 @@
 //! Weights as they come: IEEE and bfloat bit patterns in little-endian bytes, at any alignment.
 
+use std::str::FromStr;
+
 use crate::error::{Error, Result};
 
 /// The floating-point types that weights come in and go out as.
@@ -83,6 +85,16 @@ impl Dtype {
             Self::BF16 => out.copy_from_slice(&round_to_half(value, 8, -133, 0x7f80).ok_or(value)?.to_le_bytes()),
         }
         Ok(())
+    }
+}
+
+impl FromStr for Dtype {
+    type Err = Error;
+
+    /// As [`Self::from_name`].
+    fn from_str(name: &str) -> Result<Self> {
+        let text = || Error::Refused(format!("there is no type {name:?}; there are: f32, f16, bf16"));
+        Self::from_name(name).ok_or_else(text)
     }
 }
 

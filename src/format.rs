@@ -1,7 +1,10 @@
 //! THE place where a format is declared. A new format is one file in `src/quant/`, one in `shaders/formats/`, and one
 //! row here.
 
+use std::str::FromStr;
+
 use crate::error::{Error, Result};
+use crate::named::named;
 use crate::quant::{Codec, fp4, mxfp4, nested, nf4, q4_0, q8_0, quant4bit, quant8bit};
 use crate::simd::{self, Twin};
 
@@ -79,6 +82,14 @@ impl Container {
             Self::Gguf => "gguf",
             Self::Mxfp4 => "mxfp4",
         }
+    }
+}
+
+impl FromStr for Container {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        named("container", Self::ALL, Self::name, name)
     }
 }
 
@@ -413,7 +424,7 @@ impl std::fmt::Display for Format {
     }
 }
 
-impl std::str::FromStr for Format {
+impl FromStr for Format {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {

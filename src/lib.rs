@@ -11,6 +11,7 @@ mod engine;
 mod error;
 pub mod format;
 pub mod gpu;
+mod named;
 mod packed;
 pub mod quant;
 mod random;

@@ -1,11 +1,13 @@
 //! Packed bytes against the CPU reference, and how far the values moved.
 
 use std::ops::Range;
+use std::str::FromStr;
 
 use crate::cpu;
 use crate::dtype::Weights;
 use crate::error::{Error, Result};
 use crate::format::ScaleType;
+use crate::named::named;
 use crate::packed::Packed;
 use crate::quant::nested::NESTED_BLOCK;
 use crate::random::SplitMix;
@@ -29,6 +31,9 @@ pub enum Verify {
 }
 
 impl Verify {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[Self::None, Self::Sample, Self::Full];
+
     /// The name on the command line and in reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -37,6 +42,14 @@ impl Verify {
             Self::Sample => "sample",
             Self::Full => "full",
         }
+    }
+}
+
+impl FromStr for Verify {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        named("way to verify", Self::ALL, Self::name, name)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Which tensors are quantized.
 
+use std::str::FromStr;
+
 use globset::{GlobBuilder, GlobMatcher};
 
 use super::StoredDtype;
@@ -39,6 +41,32 @@ pub struct Override {
     pub pattern: String,
     /// Their format; `None` for copying them through.
     pub format: Option<Format>,
+}
+
+impl Override {
+    /// Of a pattern and the name of a format, or `keep`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for another name.
+    pub fn named(pattern: &str, format: &str) -> Result<Self> {
+        let format = match format {
+            "keep" => None,
+            name => Some(name.parse().map_err(|error: Error| Error::Refused(format!("{error}; or keep")))?),
+        };
+        Ok(Self { pattern: pattern.to_owned(), format })
+    }
+}
+
+impl FromStr for Override {
+    type Err = Error;
+
+    /// `PATTERN=FORMAT` or `PATTERN=keep`; the pattern may hold `=` itself.
+    fn from_str(text: &str) -> Result<Self> {
+        match text.rsplit_once('=') {
+            Some((pattern, format)) if !pattern.is_empty() => Self::named(pattern, format),
+            _ => Err(Error::Refused(format!("{text:?} is no override: it is PATTERN=FORMAT or PATTERN=keep"))),
+        }
+    }
 }
 
 /// What the selection gives for each tensor, and what a person should know of it.

@@ -126,6 +126,23 @@ impl Page {
         }
     }
 
+    /// Ends the browser's process that drives its GPU, as a driver's fault would.
+    pub fn end_gpu_process(&self) {
+        let mut processes = vec![self.browser.id().to_string()];
+        while let Some(process) = processes.pop() {
+            let of = |what: &str| std::fs::read_to_string(format!("/proc/{process}/{what}")).unwrap_or_default();
+            if of("cmdline").contains("--type=gpu-process") {
+                assert!(Command::new("kill").args(["-KILL", &process]).status().unwrap().success());
+                return;
+            }
+            for thread in std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
+                let children = of(&format!("task/{}/children", thread.file_name().display()));
+                processes.extend(children.split_whitespace().map(str::to_owned));
+            }
+        }
+        panic!("the browser has no process for its GPU");
+    }
+
     /// What was complained of so far.
     #[must_use]
     pub fn complaints(&self) -> &[String] {

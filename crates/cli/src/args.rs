@@ -126,15 +126,15 @@ pub(crate) struct QuantizeArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) shard_size: Option<u64>,
     /// The format (see `wgquant formats`)
-    #[arg(long, value_parser = parse_format, required_unless_present = "config")]
+    #[arg(long, required_unless_present = "config")]
     pub(crate) format: Option<Format>,
     /// The layout of the output: `native`, `mxfp4` are one file, `bnb`, `compressed-tensors` a model's folder
     /// [default: native]
-    #[arg(long, value_parser = parse_container)]
+    #[arg(long)]
     pub(crate) container: Option<Container>,
     /// Give what matches a format of its own, or `keep` it as it is; can be given several times, and of several that match
     /// the last counts
-    #[arg(long = "override", value_name = "GLOB=FORMAT|keep", value_parser = parse_override)]
+    #[arg(long = "override", value_name = "GLOB=FORMAT|keep")]
     pub(crate) overrides: Vec<Override>,
     /// Take options from a TOML file, by the names they have here (`format = "nf4"`, `[[override]]` with `pattern` and
     /// `format`); the command line wins, and adds to lists
@@ -164,7 +164,7 @@ pub(crate) struct QuantizeArgs {
     #[arg(long, value_name = "I/N", value_parser = parse_task, conflicts_with_all = ["resume", "dry_run", "report"])]
     pub(crate) shard_task: Option<Task>,
     /// How much of the result to recompute on the CPU and compare [default: sample]
-    #[arg(long, value_name = "none|sample|full", value_parser = parse_verify)]
+    #[arg(long, value_name = "none|sample|full")]
     pub(crate) verify: Option<Verify>,
     /// Write a report too: one HTML page with the error of each tensor and the values of the worst, which are read again
     /// for it. It needs no other file and no network; --force replaces it as well
@@ -180,7 +180,7 @@ pub(crate) struct DequantizeArgs {
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     /// Type of the weights [default: the one that each had, or f32 where the file does not say]
-    #[arg(long, value_name = "f32|f16|bf16", value_parser = parse_dtype)]
+    #[arg(long, value_name = "f32|f16|bf16")]
     pub(crate) dtype: Option<Dtype>,
     #[command(flatten)]
     pub(crate) device: DeviceArg,
@@ -207,7 +207,7 @@ pub(crate) struct CompareArgs {
     /// A .safetensors or .gguf file, or a folder with model.safetensors or with shards and their index
     pub(crate) original: PathBuf,
     /// The formats, with commas between them [default: all]
-    #[arg(long, value_name = "FORMAT,…", value_delimiter = ',', value_parser = parse_format)]
+    #[arg(long, value_name = "FORMAT,…", value_delimiter = ',')]
     pub(crate) formats: Vec<Format>,
     /// Compare only tensors whose name matches, whatever their shape; can be given several times
     #[arg(long, value_name = "GLOB")]
@@ -220,30 +220,6 @@ pub(crate) struct CompareArgs {
     pub(crate) min_elements: Option<u64>,
     #[command(flatten)]
     pub(crate) page: PageArgs,
-}
-
-fn parse_format(name: &str) -> Result<Format, wgquant::Error> {
-    Format::from_name(name)
-}
-
-pub(crate) fn parse_container(name: &str) -> Result<Container, String> {
-    pick("container", Container::ALL, Container::name, name)
-}
-
-pub(crate) fn parse_verify(name: &str) -> Result<Verify, String> {
-    pick("way to verify", &[Verify::None, Verify::Sample, Verify::Full], Verify::name, name)
-}
-
-/// `PATTERN=FORMAT` or `PATTERN=keep`; the pattern may hold `=` itself.
-pub(crate) fn parse_override(text: &str) -> Result<Override, String> {
-    let Some((pattern, format)) = text.rsplit_once('=').filter(|(pattern, _)| !pattern.is_empty()) else {
-        return Err("an override is PATTERN=FORMAT or PATTERN=keep".to_owned());
-    };
-    let format = match format {
-        "keep" => None,
-        name => Some(parse_format(name).map_err(|error| format!("{error}; or keep"))?),
-    };
-    Ok(Override { pattern: pattern.to_owned(), format })
 }
 
 /// A task and how many there are: 3/8.
@@ -264,17 +240,4 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
 fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     seconds.ok_or_else(|| "an interval is a number of seconds, as in 0.5 or 60".to_owned())
-}
-
-fn parse_dtype(name: &str) -> Result<Dtype, String> {
-    Dtype::from_name(name)
-        .ok_or_else(|| format!("there is no type {name:?} to dequantize to; there are: f32, f16, bf16"))
-}
-
-/// The one of `all` that has this name, or a sentence with the names there are.
-fn pick<T: Copy>(what: &str, all: &[T], name_of: fn(T) -> &'static str, name: &str) -> Result<T, String> {
-    all.iter().copied().find(|&item| name_of(item) == name).ok_or_else(|| {
-        let known: Vec<_> = all.iter().map(|&item| name_of(item)).collect();
-        format!("there is no {what} {name:?}; there are: {}", known.join(", "))
-    })
 }

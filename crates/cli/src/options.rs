@@ -1,16 +1,15 @@
 //! What a quantization is told, on the command line and in a file.
 
 use std::path::Path;
-use std::str::FromStr;
 
 use anyhow::{Context, bail};
 use bytesize::ByteSize;
 use serde::Deserialize;
-use wgquant::checkpoint::{QuantizeOptions, Selection};
+use wgquant::checkpoint::{Override, QuantizeOptions, Selection};
 use wgquant::verify::Verify;
 use wgquant::{Container, Format};
 
-use crate::args::{QuantizeArgs, parse_container, parse_override, parse_size, parse_verify};
+use crate::args::{QuantizeArgs, parse_size};
 
 /// No such file is longer.
 const MAX_BYTES: u64 = 1 << 20;
@@ -59,19 +58,19 @@ trait FromOption: Sized {
 
 impl FromOption for Format {
     fn from_option(text: &str) -> Result<Self, String> {
-        Self::from_str(text).map_err(|error| error.to_string())
+        text.parse().map_err(|error: wgquant::Error| error.to_string())
     }
 }
 
 impl FromOption for Container {
     fn from_option(text: &str) -> Result<Self, String> {
-        parse_container(text)
+        text.parse().map_err(|error: wgquant::Error| error.to_string())
     }
 }
 
 impl FromOption for Verify {
     fn from_option(text: &str) -> Result<Self, String> {
-        parse_verify(text)
+        text.parse().map_err(|error: wgquant::Error| error.to_string())
     }
 }
 
@@ -86,7 +85,7 @@ pub(crate) fn quantize_options(args: &QuantizeArgs) -> anyhow::Result<QuantizeOp
     let file = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
     let mut overrides = Vec::new();
     for OverrideEntry { pattern, format } in &file.overrides {
-        let parsed = parse_override(&format!("{pattern}={format}")).map_err(anyhow::Error::msg);
+        let parsed = Override::named(pattern, format).map_err(|error| anyhow::Error::msg(error.to_string()));
         overrides.push(parsed.with_context(|| named(args.config.as_deref()))?);
     }
     overrides.extend(args.overrides.iter().cloned());
@@ -130,23 +129,4 @@ fn read(path: &Path) -> anyhow::Result<OptionsFile> {
         let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
         anyhow::anyhow!("{}: line {line}: {}", path.display(), error.message())
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use wgquant::Format;
-    use wgquant::checkpoint::Override;
-
-    use crate::args::parse_override;
-
-    #[test]
-    fn an_override_is_a_pattern_and_a_format() {
-        let parsed = |text| parse_override(text);
-        let of = |pattern: &str, format| Ok(Override { pattern: pattern.to_owned(), format });
-        assert_eq!(parsed("lm_head*=sym8"), of("lm_head*", Some(Format::Sym8)));
-        assert_eq!(parsed("a=b=keep"), of("a=b", None));
-        assert!(parsed("x=int3").is_err_and(|text| text.contains("no format \"int3\"")));
-        assert!(parsed("x").is_err_and(|text| text.contains("PATTERN=FORMAT")));
-        assert!(parsed("=keep").is_err());
-    }
 }

@@ -7,11 +7,10 @@ use pyo3::prelude::*;
 use wgquant::checkpoint::{
     self, CompareOptions, DequantizeOptions, OnProgress, Override, Progress, QuantizeOptions, Selection, Task,
 };
-use wgquant::verify::Verify;
-use wgquant::{Container, Format, Result};
+use wgquant::{Format, Result};
 
 use crate::engines::engines_for_job;
-use crate::errors::{OrRaise, exception, refused};
+use crate::errors::{OrRaise, exception};
 use crate::packed::dtype_of;
 use crate::reports::{Compared, Report, compared};
 
@@ -45,7 +44,7 @@ impl Options {
             .map(|(pattern, format)| Ok(Override { pattern, format: format.as_deref().map(format_of).transpose()? }));
         Ok(QuantizeOptions {
             format: format_of(&self.format)?,
-            container: pick("container", Container::ALL, Container::name, &self.container)?,
+            container: self.container.parse().or_raise()?,
             selection: Selection {
                 include: self.include,
                 exclude: self.exclude,
@@ -53,7 +52,7 @@ impl Options {
                 copy_unfit: self.copy_unfit,
                 overrides: overrides.collect::<PyResult<_>>()?,
             },
-            verify: pick("way to verify", &[Verify::None, Verify::Sample, Verify::Full], Verify::name, &self.verify)?,
+            verify: self.verify.parse().or_raise()?,
             force: self.force,
             resume: self.resume,
             shard_size: self.shard_size,
@@ -61,13 +60,6 @@ impl Options {
             keep_journal: false,
         })
     }
-}
-
-fn pick<T: Copy>(what: &str, all: &[T], name_of: fn(T) -> &'static str, name: &str) -> PyResult<T> {
-    all.iter().copied().find(|&item| name_of(item) == name).ok_or_else(|| {
-        let known: Vec<_> = all.iter().map(|&item| name_of(item)).collect();
-        refused(format!("there is no {what} {name:?}; there are: {}", known.join(", ")))
-    })
 }
 
 /// Looks for signals, and keeps what the interpreter raised for one.

@@ -174,5 +174,5 @@ fn bytes_of(object: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
 
 /// The type of that name.
 pub(crate) fn dtype_of(name: &str) -> PyResult<Dtype> {
-    Dtype::from_name(name).ok_or_else(|| refused(format!("there is no type {name:?}; there are: f32, f16, bf16")))
+    name.parse().or_raise()
 }

@@ -7,9 +7,9 @@ use wasm_bindgen::prelude::*;
 use wgquant::checkpoint::Storage;
 use wgquant::gpu::{BufferAt, DevicePacked, Product, Shape};
 use wgquant::verify::{ErrorFigures, verify_tensor};
-use wgquant::{Engine, Error, Gpu, Weights};
+use wgquant::{Dtype, Engine, Error, Gpu, Weights};
 
-use crate::errors::{JsResult, dtype_named, format_named, n_elems, refused, thrown};
+use crate::errors::{JsResult, n_elems, named, refused, thrown};
 use crate::packed::RawPacked;
 use crate::progress::Callback;
 use crate::report;
@@ -102,7 +102,7 @@ impl RawEngine {
         weights: JsStorage,
         progress: Function,
     ) -> JsResult<RawPacked> {
-        let (format, dtype) = (format_named(&format)?, dtype_named(&dtype)?);
+        let (format, dtype) = (named(&format)?, named(&dtype)?);
         let (weights, progress) = (Stored::new(weights), Callback::new(progress));
         let n_elems = n_elems(&weights, dtype)?;
         let width = dtype.n_bytes() as u64;
@@ -122,7 +122,7 @@ impl RawEngine {
         values: JsStorage,
         progress: Function,
     ) -> JsResult<()> {
-        let dtype = dtype_named(&dtype)?;
+        let dtype: Dtype = named(&dtype)?;
         let (values, progress) = (Stored::new(values), Callback::new(progress));
         let width = dtype.n_bytes() as u64;
         let write = |first: u64, bytes: &[u8]| {
@@ -143,7 +143,7 @@ impl RawEngine {
 /// Holds packed weights against the ones that they came from; gives the error's figures as JSON.
 #[wasm_bindgen(js_name = verifyTensor)]
 pub fn verify_packed_tensor(dtype: &str, weights: Vec<u8>, packed: &RawPacked) -> JsResult<String> {
-    let weights = Weights::from_le_bytes(dtype_named(dtype)?, &weights).map_err(thrown)?;
+    let weights = Weights::from_le_bytes(named(dtype)?, &weights).map_err(thrown)?;
     let figures: ErrorFigures = verify_tensor(weights, &packed.0).map_err(thrown)?;
     report::to_json(&wgquant::checkpoint::Figures::from(Some(&figures)))
 }
@@ -173,7 +173,7 @@ impl RawWeights {
         bias: Option<Vec<u8>>,
     ) -> JsResult<Uint8Array> {
         let gpu = self.engines.gpu()?;
-        let activations = dtype_named(&dtype)?;
+        let activations: Dtype = named(&dtype)?;
         let width = activations.n_bytes();
         let n_vectors = u32::try_from(x.len() / width / (n_cols.max(1) as usize)).unwrap_or(u32::MAX);
         if n_vectors as usize * n_cols as usize * width != x.len() {

@@ -1,8 +1,10 @@
 //! The library's errors as JavaScript's, and names that JavaScript gives.
 
+use std::str::FromStr;
+
 use wasm_bindgen::JsValue;
 use wgquant::checkpoint::Storage;
-use wgquant::{Container, Dtype, Error, Format};
+use wgquant::{Dtype, Error};
 
 /// What an exported function gives.
 pub(crate) type JsResult<T> = Result<T, JsValue>;
@@ -28,21 +30,9 @@ pub(crate) fn refused(text: &str) -> JsValue {
     thrown(Error::Refused(text.to_owned()))
 }
 
-pub(crate) fn format_named(name: &str) -> JsResult<Format> {
+/// What has this name.
+pub(crate) fn named<T: FromStr<Err = Error>>(name: &str) -> JsResult<T> {
     name.parse().map_err(thrown)
-}
-
-pub(crate) fn dtype_named(name: &str) -> JsResult<Dtype> {
-    Dtype::from_name(name)
-        .ok_or_else(|| refused(&format!("there is no element type {name:?}; there are: f32, f16, bf16")))
-}
-
-pub(crate) fn container_named(name: &str) -> JsResult<Container> {
-    let found = Container::ALL.iter().copied().find(|container| container.name() == name);
-    found.ok_or_else(|| {
-        let known: Vec<_> = Container::ALL.iter().map(|container| container.name()).collect();
-        refused(&format!("there is no container {name:?}; there are: {}", known.join(", ")))
-    })
 }
 
 /// How many elements a storage holds.

@@ -10,10 +10,9 @@ use wgquant::checkpoint::{
     DequantizeOptions, Override, PackedFile, QuantizeOptions, Selection, Source, dequantize_into, histograms_of,
     inspect_source, quantize_into, verify_packed,
 };
-use wgquant::verify::Verify;
 
 use crate::engine::RawEngine;
-use crate::errors::{JsResult, container_named, dtype_named, format_named, refused, thrown};
+use crate::errors::{JsResult, named, refused, thrown};
 use crate::progress::Callback;
 use crate::report;
 use crate::storage::{JsStorage, Stored};
@@ -41,19 +40,15 @@ impl Options {
     fn read(json: &str) -> JsResult<QuantizeOptions> {
         let options: Self = serde_json::from_str(json)
             .map_err(|error| refused(&format!("the options are not as they should be: {error}")))?;
-        let mut job = QuantizeOptions::new(format_named(&options.format)?);
+        let mut job = QuantizeOptions::new(named(&options.format)?);
         if let Some(name) = &options.container {
-            job.container = container_named(name)?;
+            job.container = named(name)?;
         }
         if let Some(name) = &options.verify {
-            let known = [Verify::None, Verify::Sample, Verify::Full];
-            let found = known.into_iter().find(|verify| verify.name() == name);
-            job.verify = found.ok_or_else(|| refused(&format!("verify is none, sample or full, not {name:?}")))?;
+            job.verify = named(name)?;
         }
-        let overrides = options.overrides.into_iter().map(|(pattern, name)| {
-            let format = if name == "keep" { None } else { Some(format_named(&name)?) };
-            Ok(Override { pattern, format })
-        });
+        let overrides = options.overrides.iter();
+        let overrides = overrides.map(|(pattern, format)| Override::named(pattern, format).map_err(thrown));
         job.selection = Selection {
             include: options.include,
             exclude: options.exclude,
@@ -93,7 +88,7 @@ pub async fn dequantize_file(
     dtype: Option<String>,
     progress: Function,
 ) -> JsResult<String> {
-    let dtype = dtype.map(|name| dtype_named(&name)).transpose()?;
+    let dtype = dtype.as_deref().map(named).transpose()?;
     let progress = Callback::new(progress);
     let packed = PackedFile::from_source(open(input, &name)?).map_err(thrown)?;
     let options = DequantizeOptions { dtype, ..DequantizeOptions::default() };

@@ -4,7 +4,7 @@ use js_sys::Uint8Array;
 use wasm_bindgen::prelude::*;
 use wgquant::Packed;
 
-use crate::errors::{JsResult, format_named, thrown};
+use crate::errors::{JsResult, named, thrown};
 use crate::storage::{as_number, to_js};
 
 /// Codes and scales in wasm's memory.
@@ -30,7 +30,7 @@ impl RawPacked {
             reason = "a whole number, as JavaScript checks"
         )]
         let n_elems = n_elems as u64;
-        let format = format_named(format)?;
+        let format = named(format)?;
         let packed = Packed::from_nested_parts(format, n_elems, codes, scales, nested_absmax, nested_offset);
         packed.map(Self).map_err(thrown)
     }

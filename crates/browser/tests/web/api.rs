@@ -258,3 +258,105 @@ fn a_browser_without_private_files_gives_the_same_bytes() {
     );
     assert_eq!(compared, serde_json::json!({ "whole": true, "part": true, "end": 3, "size": 9 * 1024 * 1024 + 5 }));
 }
+
+/// A device that is lost in the middle: the page's own, and all of the browser's, whose process ends.
+#[test]
+fn a_lost_device_is_one_sentence() {
+    let (_server, mut page) = package();
+    page.eval(&format!("{{ {WEIGHTS} }}"));
+    let said = page.eval_within(
+        LONG,
+        "(async () => {
+           const device = await (await navigator.gpu.requestAdapter()).requestDevice();
+           const engine = await wgquant.Engine.gpu({ device });
+           const large = new Float32Array(3 << 22).fill(1);
+           const middle = await refusal(engine.quantize('nf4', large, { onProgress: () => device.destroy() }));
+           const after = await refusal(engine.quantize('nf4', weights));
+           const another = await wgquant.Engine.gpu({ allowSoftware: true });
+           const digests = [await another.quantize('nf4', weights), await (await wgquant.Engine.cpu()).quantize('nf4', weights)];
+           return { lost: [middle, after], same: digests[0].digest === digests[1].digest };
+         })()",
+    );
+    for text in strings(&said["lost"]) {
+        assert!(text.starts_with("GpuError: ") && text.contains("lost") && !text.contains('\n'), "{text}");
+    }
+    assert_eq!(said["same"], true);
+
+    page.choose_files("#files", &[&crate::common::real_checkpoint()]);
+    page.eval(
+        "{ globalThis.told = 0; globalThis.job = refusal(wgquant.quantizeFile(files.files[0],
+             { format: 'nf4', device: 'gpu', verify: 'full', onProgress: ({ done }) => { told = done; } }));
+           // Not the promise, which would be waited for.
+           'begun'; }",
+    );
+    page.wait_within(LONG, "told > 0");
+    page.end_gpu_process();
+    let said = page.eval_within(LONG, "job");
+    let told = page.eval("told").as_u64().unwrap();
+    assert!(told < 181_000_000, "it was not in the middle: {told}");
+    assert!(said.as_str().unwrap().starts_with("GpuError: ") && said.as_str().unwrap().contains("lost"), "{said}");
+    let left = page.eval(
+        "(async () => { const left = []; for await (const name of (await navigator.storage.getDirectory()).keys()) left.push(name);
+           return left; })()",
+    );
+    assert_eq!(left, serde_json::json!([]));
+}
+
+/// Where nobody asked for the GPU, the CPU does what a lost one has left, and the file is the same.
+#[test]
+fn the_cpu_goes_on_where_a_gpu_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let (original, expected) = (crate::common::real_checkpoint(), folder.path().join("expected.safetensors"));
+    crate::common::command_line(&[
+        &"--quiet",
+        &"quantize",
+        &original,
+        &"-o",
+        &expected,
+        &"--device=cpu",
+        &"--format=nf4",
+    ]);
+    let (_server, mut page) = package();
+    page.choose_files("#files", &[&original]);
+    let done = page.eval_within(
+        LONG,
+        "(async () => {
+           const at = `${location.origin}/wgquant`;
+           const source = `
+             import { Engine } from '${at}/engine.js';
+             import { BlobStorage, PartsStorage } from '${at}/storage.js';
+             import { load } from '${at}/wasm.js';
+             onmessage = async ({ data: file }) => {
+               const wasm = await load();
+               const engine = await Engine.gpu({ allowSoftware: true, goesOn: true });
+               const storage = new PartsStorage();
+               let lost = 0;
+               const progress = (_, done, total) => {
+                 if (lost === 0 && done > total / 3) { lost = done / total; engine.device.destroy(); }
+                 return false;
+               };
+               const options = JSON.stringify({ format: 'nf4' });
+               const report = await wasm.quantizeFile(engine.raw, new BlobStorage(file), file.name, storage, options, progress)
+                 .catch((error) => JSON.stringify(error.message));
+               postMessage({ file: await storage.finish(), lost, report: JSON.parse(report) });
+             };`;
+           const url = URL.createObjectURL(new Blob([source], { type: 'text/javascript' }));
+           const worker = new Worker(url, { type: 'module' });
+           worker.postMessage(files.files[0]);
+           const done = await new Promise((resolve, reject) => {
+             worker.onmessage = ({ data }) => resolve(data);
+             worker.onerror = (event) => reject(new Error(event.message));
+           });
+           globalThis.output = new File([done.file], 'it', { type: 'application/octet-stream' });
+           return { lost: done.lost, report: done.report };
+         })()",
+    );
+    let lost = done["lost"].as_f64().unwrap();
+    assert!(lost > 0.3 && lost < 0.9, "{lost}");
+    assert!(done["report"]["tensors"].is_array(), "{}", done["report"]);
+    crate::common::assert_same(
+        &crate::common::download(&mut page, "output"),
+        &std::fs::read(expected).unwrap(),
+        "what the CPU went on with",
+    );
+}

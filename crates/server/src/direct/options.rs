@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
-use wgquant::checkpoint::{DequantizeOptions, Override, QuantizeOptions, Selection};
+use wgquant::checkpoint::{DequantizeOptions, QuantizeOptions, Selection};
 use wgquant::verify::Verify;
 use wgquant::{Container, Dtype, Format};
 
@@ -82,11 +82,11 @@ impl QuantizeQuery {
     pub(crate) fn options(self) -> Result<QuantizeOptions, Problem> {
         let format = Format::from_name(&self.format)?;
         let container = self.container.as_deref().map(container).transpose()?.unwrap_or(Container::Native);
-        let verify = self.verify.as_deref().map(verify).transpose()?.unwrap_or_default();
+        let verify = self.verify.as_deref().map(str::parse).transpose()?.unwrap_or_default();
         let list = |text: Option<String>| -> Vec<String> {
             text.iter().flat_map(|text| text.split(',')).filter(|text| !text.is_empty()).map(str::to_owned).collect()
         };
-        let overrides = list(self.overrides).iter().map(|text| overriding(text)).collect::<Result<_, _>>()?;
+        let overrides = list(self.overrides).iter().map(|text| text.parse()).collect::<wgquant::Result<_>>()?;
         let selection = Selection {
             include: list(self.include),
             exclude: list(self.exclude),
@@ -104,43 +104,17 @@ impl DequantizeQuery {
     /// # Errors
     /// A sentence about what there is not.
     pub(crate) fn options(self) -> Result<DequantizeOptions, Problem> {
-        let dtype = self.dtype.as_deref().map(|name| {
-            Dtype::from_name(name)
-                .ok_or_else(|| bad(format!("there is no type {name:?} to dequantize to; there are: f32, f16, bf16")))
-        });
-        Ok(DequantizeOptions { dtype: dtype.transpose()?, ..DequantizeOptions::default() })
+        let dtype = self.dtype.as_deref().map(str::parse).transpose()?;
+        Ok(DequantizeOptions { dtype, ..DequantizeOptions::default() })
     }
-}
-
-fn bad(text: String) -> Problem {
-    Problem::new(Kind::BadRequest, text)
 }
 
 /// A container of one file.
 fn container(name: &str) -> Result<Container, Problem> {
-    match Container::ALL.iter().copied().find(|container| container.name() == name) {
-        Some(container) if CONTAINERS.contains(&container) => Ok(container),
-        Some(container) => {
-            Err(bad(format!("{} makes a folder, and an answer is one file: submit a job for it", container.name())))
-        }
-        None => {
-            let known: Vec<_> = Container::ALL.iter().copied().map(Container::name).collect();
-            Err(bad(format!("there is no container {name:?}; there are: {}", known.join(", "))))
-        }
+    let container: Container = name.parse()?;
+    if CONTAINERS.contains(&container) {
+        return Ok(container);
     }
-}
-
-fn verify(name: &str) -> Result<Verify, Problem> {
-    VERIFY
-        .into_iter()
-        .find(|way| way.name() == name)
-        .ok_or_else(|| bad(format!("there is no way to verify {name:?}; there are: none, sample, full")))
-}
-
-fn overriding(text: &str) -> Result<Override, Problem> {
-    let Some((pattern, format)) = text.rsplit_once('=').filter(|(pattern, _)| !pattern.is_empty()) else {
-        return Err(bad(format!("{text:?} is no override: it is PATTERN=FORMAT or PATTERN=keep")));
-    };
-    let format = if format == "keep" { None } else { Some(Format::from_name(format)?) };
-    Ok(Override { pattern: pattern.to_owned(), format })
+    let text = format!("{name} makes a folder, and an answer is one file: submit a job for it");
+    Err(Problem::new(Kind::BadRequest, text))
 }

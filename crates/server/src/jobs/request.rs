@@ -5,9 +5,8 @@ use std::str::FromStr;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+use wgquant::Container;
 use wgquant::checkpoint::{Override, QuantizeOptions, Selection};
-use wgquant::verify::Verify;
-use wgquant::{Container, Format};
 
 use super::store::State;
 
@@ -110,15 +109,11 @@ impl JobRequest {
     /// A sentence with what is wrong.
     pub(crate) fn options(&self) -> Result<QuantizeOptions, String> {
         self.check_sizes()?;
-        let format = |name: &str| Format::from_str(name).map_err(|error| error.to_string());
         let overrides = self.overrides.iter().map(|of| {
-            let format = (of.format != "keep").then(|| format(&of.format)).transpose();
-            let format = format.map_err(|error| format!("override {:?}: {error}; or keep", of.pattern))?;
-            Ok(Override { pattern: of.pattern.clone(), format })
+            Override::named(&of.pattern, &of.format).map_err(|error| format!("override {:?}: {error}", of.pattern))
         });
-        let mut options = QuantizeOptions::new(format(&self.format)?);
-        options.container =
-            pick("container", Container::ALL, Container::name, self.container.as_deref())?.unwrap_or(Container::Native);
+        let mut options = QuantizeOptions::new(parsed(&self.format)?);
+        options.container = self.container.as_deref().map(parsed).transpose()?.unwrap_or(Container::Native);
         options.selection = Selection {
             include: self.include.clone(),
             exclude: self.exclude.clone(),
@@ -126,8 +121,7 @@ impl JobRequest {
             copy_unfit: self.copy_unfit,
             overrides: overrides.collect::<Result<_, String>>()?,
         };
-        let ways = [Verify::None, Verify::Sample, Verify::Full];
-        options.verify = pick("way to verify", &ways, Verify::name, self.verify.as_deref())?.unwrap_or_default();
+        options.verify = self.verify.as_deref().map(parsed).transpose()?.unwrap_or_default();
         (options.force, options.resume, options.sync) = (self.force, self.resume, self.sync);
         options.shard_size = self.shard_size.as_ref().map(|size| size.n_bytes("shard_size")).transpose()?;
         self.memory()?;
@@ -171,17 +165,7 @@ pub(super) struct Which {
     pub(super) state: Option<State>,
 }
 
-/// The one of `all` that has this name, or a sentence with the names there are.
-fn pick<T: Copy>(
-    what: &str,
-    all: &[T],
-    name_of: fn(T) -> &'static str,
-    name: Option<&str>,
-) -> Result<Option<T>, String> {
-    let Some(name) = name else { return Ok(None) };
-    let found = all.iter().copied().find(|&item| name_of(item) == name);
-    found.map(Some).ok_or_else(|| {
-        let known: Vec<_> = all.iter().map(|&item| name_of(item)).collect();
-        format!("there is no {what} {name:?}; there are: {}", known.join(", "))
-    })
+/// What has this name, or a sentence with the names there are.
+fn parsed<T: FromStr<Err = wgquant::Error>>(name: &str) -> Result<T, String> {
+    name.parse().map_err(|error: wgquant::Error| error.to_string())
 }
