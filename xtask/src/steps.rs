@@ -38,7 +38,7 @@ pub(crate) fn test(root: &Path) -> Result<()> {
         run(&mut doc)
     })?;
     // Before the tests, which look at it in a browser.
-    summary.step("web package", || web::build(root))?;
+    summary.step("web package", || web::build(root).and_then(|()| web::check_types(root)))?;
     // All of them run even if one fails, so that one run shows everything that is broken.
     summary.step("tests", || {
         let mut tests = cargo(root);
@@ -64,6 +64,7 @@ fn set_up(root: &Path, summary: &mut Summary) -> Result<()> {
     summary.step("system packages", packages::ensure)?;
     summary.step("real checkpoint", || fixture::ensure(root))?;
     summary.step("wasm compiler", || wasm_toolchain::ensure(root))?;
+    summary.step("TypeScript", || web::ensure_compiler(root))?;
     summary.step("package gguf", || gguf_package::ensure(root))?;
     summary.step("Python's tools", || python::ensure(root))?;
     summary.step("service's tools", || serve::ensure(root))

@@ -13,6 +13,10 @@ const CRATE: &str = "crates/web";
 /// What the wasm module may have, gzipped.
 const MAX_GZIPPED: usize = 3 << 19;
 
+/// Where the TypeScript compiler is, and the package as an app has it.
+const TYPES: &str = ".fixtures/types";
+const TYPESCRIPT: &str = "typescript@7.0.2";
+
 /// Checks the crate, builds the package and the page, and packs it with npm.
 pub(crate) fn build(root: &Path) -> Result<()> {
     let manifest = format!("{CRATE}/Cargo.toml");
@@ -62,6 +66,33 @@ pub(crate) fn build(root: &Path) -> Result<()> {
     copy_all(&unpacked.path().join("package"), &site.join("wgquant"))?;
     println!("    the page is in {}", site.display());
     Ok(())
+}
+
+/// Brings the TypeScript compiler that [`check_types`] runs.
+pub(crate) fn ensure_compiler(root: &Path) -> Result<()> {
+    let folder = root.join(TYPES);
+    if folder.join("node_modules/.bin/tsc").exists()
+        && std::fs::read_to_string(folder.join("version")).is_ok_and(|version| version == TYPESCRIPT)
+    {
+        return Ok(());
+    }
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("package.json"), r#"{ "private": true, "type": "module" }"#)?;
+    let mut npm = Command::new("npm");
+    npm.current_dir(&folder).args(["install", "--silent", "--no-audit", "--no-fund", "--no-save", "--no-package-lock"]);
+    run(npm.args(["--ignore-scripts", TYPESCRIPT]))?;
+    Ok(std::fs::write(folder.join("version"), TYPESCRIPT)?)
+}
+
+/// Compiles what an app writes against the package that was packed, with its types.
+pub(crate) fn check_types(root: &Path) -> Result<()> {
+    let folder = root.join(TYPES);
+    let installed = folder.join("node_modules/wgquant");
+    copy_all(&target(root).join("web/site/wgquant"), &installed)?;
+    copy_all(&root.join(CRATE).join("types"), &folder.join("src"))?;
+    let mut tsc = Command::new(folder.join("node_modules/.bin/tsc"));
+    tsc.current_dir(&folder).args(["--noEmit", "--strict", "--noUncheckedIndexedAccess", "--module", "nodenext"]);
+    run(tsc.args(["--target", "esnext", "--lib", "esnext,dom", "src/use.ts"]))
 }
 
 /// Compiles the crate, and gives the module.

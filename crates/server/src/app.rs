@@ -15,6 +15,7 @@ use crate::client_body;
 use crate::config::Config;
 use crate::jobs::Jobs;
 use crate::metrics::Metrics;
+use crate::operate::KnownAdapters;
 use crate::problem::{Kind, Problem};
 use crate::queue::Queue;
 use crate::spool::Budget;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub engine_bytes: u64,
     /// What is counted.
     pub metrics: Metrics,
+    /// The machine's GPUs.
+    pub(crate) adapters: KnownAdapters,
     /// Cancelled once the service is stopping: what watches without end, such as a stream of events, ends then.
     pub stopping: tokio::sync::watch::Sender<bool>,
 }

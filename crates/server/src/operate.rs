@@ -1,10 +1,13 @@
 //! Operating it: health, metrics, and what there is.
 
+use std::time::{Duration, Instant};
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use tokio::sync::Mutex;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -13,6 +16,9 @@ use wgquant::{Container, Format, gpu};
 use crate::app::App;
 use crate::metrics;
 use crate::problem::{Document, Kind, Problem};
+
+/// How long what was found of GPUs is believed.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -73,7 +79,7 @@ struct Adapters {
     devices: Vec<OpenDevice>,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 struct Adapter {
     /// The name that `--device` takes.
     name: String,
@@ -107,23 +113,42 @@ struct OpenDevice {
 /// The GPUs of this machine, and the devices that do the work
 #[utoipa::path(get, path = "/v1/adapters", tag = "operation", responses((status = OK, body = Adapters)))]
 async fn adapters(State(app): State<App>) -> Result<Json<Adapters>, Problem> {
-    let found = tokio::task::spawn_blocking(|| pollster::block_on(gpu::adapters())).await;
-    let found = found.map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
-    let adapters = found.into_iter().map(|adapter| Adapter {
-        name: adapter.name,
-        backend: adapter.backend.to_string(),
-        kind: adapter.device_type.to_string(),
-        driver: adapter.driver,
-        limits: adapter.limits.iter().map(|&(name, n)| (name.to_owned(), n.into())).collect(),
-        features: adapter.features.iter().map(ToString::to_string).collect(),
-    });
+    let adapters = app.adapters.get().await?;
     let devices = app.devices.iter().map(|device| OpenDevice {
         name: device.description().to_owned(),
         is_open: device.engine().is_some(),
         losses: app.metrics.n_device_losses(device.description()),
         memory_bytes: device.memory_bytes(),
     });
-    Ok(Json(Adapters { adapters: adapters.collect(), devices: devices.collect() }))
+    Ok(Json(Adapters { adapters, devices: devices.collect() }))
+}
+
+/// The machine's GPUs, as they were a moment ago: to look for them, every driver is loaded.
+#[derive(Debug, Default)]
+pub(crate) struct KnownAdapters(Mutex<Option<(Instant, Vec<Adapter>)>>);
+
+impl KnownAdapters {
+    async fn get(&self) -> Result<Vec<Adapter>, Problem> {
+        let mut known = self.0.lock().await;
+        if let Some((since, adapters)) = &*known
+            && since.elapsed() < LOOK_AGAIN
+        {
+            return Ok(adapters.clone());
+        }
+        let found = tokio::task::spawn_blocking(|| pollster::block_on(gpu::adapters())).await;
+        let found = found.map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
+        let adapters = found.into_iter().map(|adapter| Adapter {
+            name: adapter.name,
+            backend: adapter.backend.to_string(),
+            kind: adapter.device_type.to_string(),
+            driver: adapter.driver,
+            limits: adapter.limits.iter().map(|&(name, n)| (name.to_owned(), n.into())).collect(),
+            features: adapter.features.iter().map(ToString::to_string).collect(),
+        });
+        let adapters: Vec<_> = adapters.collect();
+        *known = Some((Instant::now(), adapters.clone()));
+        Ok(adapters)
+    }
 }
 
 /// The formats.

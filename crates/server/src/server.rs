@@ -22,6 +22,7 @@ use crate::app::{App, Connection, Shared, router};
 use crate::config::Config;
 use crate::jobs::Jobs;
 use crate::metrics::Metrics;
+use crate::operate::KnownAdapters;
 use crate::queue::Queue;
 use crate::spool::Budget;
 use crate::worker::{self, Device};
@@ -70,6 +71,7 @@ impl Server {
             devices,
             engine_bytes,
             config,
+            adapters: KnownAdapters::default(),
             stopping: watch::Sender::new(false),
         });
         let workers = worker::start(&app).map_err(|error| format!("a thread can't be started: {error}"))?;
