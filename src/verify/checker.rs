@@ -17,6 +17,9 @@ use crate::threads;
 /// Elements that a thread checks at a time: few, because it has them in several forms at once.
 pub(crate) const CHECKED_PART: usize = 1 << 14;
 
+/// Bytes of weights that are read along rather than asking once more: a call of the system costs about as much.
+const WORTH_READING: usize = 12 << 10;
+
 /// Compares a tensor's packed bytes with the reference, piece by piece, and adds up how far its values moved.
 #[derive(Debug, Clone)]
 pub struct Checker<'a> {
@@ -104,12 +107,30 @@ impl Checker<'_> {
             ends.push(end);
         }
         scratch.resize(info, dtype, end);
+        // What lies close together is read in one go, with what is between.
+        let window = self.window(dtype, n_elems, part);
+        if let Some((first_block, n)) = window {
+            let [input, codes, scales] = &mut scratch.window;
+            input.resize(n * dtype.n_bytes(), 0);
+            codes.resize(info.codes_at(n), 0);
+            scales.resize(info.scales_at(n), 0);
+            read(first_block, input, codes, scales)?;
+        }
         let mut start = 0;
         for (range, &end) in part.iter().zip(&ends) {
-            let Scratch { input, codes, scales, .. } = scratch;
+            let Scratch { input, codes, scales, window: all, .. } = &mut *scratch;
             let input = &mut input[start * dtype.n_bytes()..end * dtype.n_bytes()];
             let codes = &mut codes[info.codes_at(start)..info.codes_at(end)];
-            read(range.start, input, codes, &mut scales[info.scales_at(start)..info.scales_at(end)])?;
+            let scales = &mut scales[info.scales_at(start)..info.scales_at(end)];
+            match window {
+                Some((first_block, _)) => {
+                    let at = usize::try_from((range.start - first_block) * block).unwrap_or(usize::MAX);
+                    input.copy_from_slice(&all[0][at * dtype.n_bytes()..][..input.len()]);
+                    codes.copy_from_slice(&all[1][info.codes_at(at)..][..codes.len()]);
+                    scales.copy_from_slice(&all[2][info.scales_at(at)..][..scales.len()]);
+                }
+                None => read(range.start, input, codes, scales)?,
+            }
             start = end;
         }
         if let Some(figures) = scratch.figures_if_right(self.format, dtype) {
@@ -125,6 +146,14 @@ impl Checker<'_> {
             start = end;
         }
         Ok(figures)
+    }
+
+    /// The first block and the elements of a run that holds all stretches of a part, if it is worth reading as a whole.
+    fn window(&self, dtype: Dtype, n_elems: u64, part: &[Range<u64>]) -> Option<(u64, usize)> {
+        let [first, .., last] = part else { return None };
+        let block = self.format.info().block as u64;
+        let n = usize::try_from((last.end * block).min(n_elems) - first.start * block).ok()?;
+        (n.checked_mul(dtype.n_bytes())? <= part.len() * WORTH_READING).then_some((first.start, n))
     }
 
     /// [`Self::check`] by the reference, block by block, to name what differs.
@@ -206,6 +235,8 @@ struct Scratch {
     expected_scales: Vec<u8>,
     wide: Vec<f32>,
     values: Vec<f32>,
+    /// Weights, codes and scales of a run that holds all stretches.
+    window: [Vec<u8>; 3],
 }
 
 impl Default for Scratch {
@@ -223,6 +254,7 @@ impl Scratch {
         expected_scales: Vec::new(),
         wide: Vec::new(),
         values: Vec::new(),
+        window: [Vec::new(), Vec::new(), Vec::new()],
     };
 
     /// Makes room for so many elements.
@@ -239,7 +271,7 @@ impl Scratch {
 
     /// The blocks' figures, if all bytes are what the CPU path makes of the weights: it gives what the reference does.
     fn figures_if_right(&mut self, format: Format, dtype: Dtype) -> Option<Vec<BlockFigures>> {
-        let Self { input, codes, scales, expected_codes, expected_scales, wide, values } = self;
+        let Self { input, codes, scales, expected_codes, expected_scales, wide, values, .. } = self;
         let info = format.info();
         let weights = Weights::from_le_bytes(dtype, input).ok()?;
         cpu::quantize_into(format, weights, 0, expected_codes, expected_scales).ok()?;
@@ -329,12 +361,13 @@ mod tests {
     /// Blocks that don't lie side by side are checked together, and a short last one among them; each is named by its own place.
     #[test]
     fn scattered_blocks_keep_their_places() {
-        let weights: Vec<f32> = (0_u16..992).map(|i| f32::from(i) - 99.5).collect();
+        let weights: Vec<f32> = (0_u16..12_960).map(|i| f32::from(i) - 99.5).collect();
         for &format in Format::ALL {
             let info = format.info();
             let packed = reference::quantize(format, &weights).expect("finite weights");
             let scales = packed.stream_scales();
-            let last = info.n_blocks(992) - 1;
+            let last = info.n_blocks(12_960) - 1;
+            // Close together, which is read in one go, and far apart.
             let parts = vec![vec![0..1, 3..4], vec![7..9, last..last + 1]];
             let check = |codes: &[u8]| {
                 let mut checker = Checker { format, tensor: "w", made_by: None, figures: ErrorFigures::default() };
@@ -345,9 +378,11 @@ mod tests {
                     part_scales.copy_from_slice(&scales[info.scales_at(start)..][..part_scales.len()]);
                     Ok(())
                 };
-                checker.read_and_check(Dtype::F32, 992, parts.clone(), read).map(|()| checker.figures)
+                let windows = parts.iter().map(|part| checker.window(Dtype::F32, 12_960, part).is_some());
+                assert_eq!(windows.collect::<Vec<_>>(), [true, false]);
+                checker.read_and_check(Dtype::F32, 12_960, parts.clone(), read).map(|()| checker.figures)
             };
-            let short = 992 - last * info.block as u64;
+            let short = 12_960 - last * info.block as u64;
             let figures = check(packed.codes()).expect("our own bytes");
             assert_eq!(figures.n_elems, 4 * info.block as u64 + short, "{format}");
             for block in [0, 3, 7, 8, last] {
