@@ -209,7 +209,11 @@ impl Page {
 
     /// A picture of the whole page, as PNG.
     pub fn screenshot(&mut self) -> Vec<u8> {
-        let shot = self.call("Page.captureScreenshot", json!({ "captureBeyondViewport": true }));
+        // The window's width: its scroll bar is not in the picture.
+        let clip = self.eval(
+            "({ x: 0, y: 0, width: innerWidth, height: Math.max(innerHeight, document.documentElement.scrollHeight), scale: 1 })",
+        );
+        let shot = self.call("Page.captureScreenshot", json!({ "captureBeyondViewport": true, "clip": clip }));
         base64::prelude::BASE64_STANDARD.decode(shot["data"].as_str().unwrap_or_default()).unwrap()
     }
 
