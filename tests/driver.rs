@@ -420,3 +420,21 @@ fn work_in_memory_ends_when_it_is_told_to() {
         }
     }
 }
+
+/// What one driver on a device has compiled, all others on it have.
+#[test]
+fn drivers_on_one_device_share_their_kernels() {
+    for name in common::adapter_names() {
+        let one = common::open(&name);
+        let weights = vec![1.5_f32; 300];
+        let other = one.share();
+        let by = |gpu: &Gpu| pollster::block_on(gpu.quantize(Format::Nf4, &weights)).expect("finite");
+        assert_eq!((one.n_pipelines(), other.n_pipelines()), (0, 0));
+        assert_eq!(by(&other), quantize(Format::Nf4, &weights).expect("finite"));
+        let n = one.n_pipelines();
+        assert_eq!((n > 0, other.n_pipelines(), one.share().n_pipelines()), (true, n, n));
+        drop(other);
+        assert_eq!(by(&one), quantize(Format::Nf4, &weights).expect("finite"));
+        assert_eq!(one.n_pipelines(), n);
+    }
+}

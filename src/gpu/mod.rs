@@ -55,7 +55,7 @@ pub struct Gpu {
     subgroups: bool,
     max_chunk_bytes: u64,
     lost: Arc<OnceLock<String>>,
-    pipelines: Mutex<HashMap<pipelines::AnyKernel, wgpu::ComputePipeline>>,
+    pipelines: Arc<Mutex<HashMap<pipelines::AnyKernel, wgpu::ComputePipeline>>>,
     pipeline_cache: Option<wgpu::PipelineCache>,
     idle_slots: Mutex<Vec<stream::Slot>>,
 }
@@ -130,16 +130,15 @@ impl Gpu {
             subgroups,
             max_chunk_bytes: DEFAULT_CHUNK_BYTES,
             lost: Arc::default(),
-            pipelines: Mutex::default(),
+            pipelines: Arc::default(),
             pipeline_cache: None,
             idle_slots: Mutex::default(),
         })
     }
 
-    /// Another driver on the same device, with the pipelines that there are and with buffers of its own.
+    /// Another driver on the same device: pipelines are shared, whichever builds them, and buffers are its own.
     #[must_use]
     pub fn share(&self) -> Self {
-        let pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Self {
             device: self.device.clone(),
             queue: self.queue.clone(),
@@ -148,7 +147,7 @@ impl Gpu {
             subgroups: self.subgroups,
             max_chunk_bytes: self.max_chunk_bytes,
             lost: Arc::clone(&self.lost),
-            pipelines: Mutex::new(pipelines),
+            pipelines: Arc::clone(&self.pipelines),
             pipeline_cache: self.pipeline_cache.clone(),
             idle_slots: Mutex::default(),
         }

@@ -37,8 +37,12 @@ fn main() -> ExitCode {
     let done = match arguments[..] {
         ["test"] => steps::test(root()),
         ["setup"] => steps::setup(root()),
-        ["python"] => python::ensure(root()).and_then(|()| python::test(root(), python::Tests::All)),
-        ["serve"] => serve::ensure(root()).and_then(|()| serve::test(root())),
+        ["python"] => python::ensure(root())
+            .and_then(|()| steps::build_program(root()))
+            .and_then(|()| python::test(root(), python::Tests::All)),
+        ["serve"] => {
+            serve::ensure(root()).and_then(|()| steps::build_program(root())).and_then(|()| serve::test(root()))
+        }
         ["interop"] => interop::interop(root()),
         ["web"] => wasm_toolchain::ensure(root()).and_then(|()| web::build(root())),
         ["make-checkpoint", "--size", size] => checkpoint::make(root(), size),

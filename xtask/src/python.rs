@@ -48,14 +48,14 @@ pub(crate) enum Tests {
     WithoutCluster,
 }
 
-/// Checks the crate, builds the wheel, installs it in the virtual environment and runs pytest.
+/// Checks the crate, builds the wheel, installs it in the virtual environment and runs pytest. The command line's program is there
+/// already.
 pub(crate) fn test(root: &Path, which: Tests) -> Result<()> {
     let manifest = format!("{CRATE}/Cargo.toml");
     run(cargo(root).args(["fmt", "--check", "--manifest-path", &manifest]))?;
     let clippy = ["clippy", "--locked", "--manifest-path", &manifest];
     run(shared_target(root, &mut cargo(root)).args(clippy).args(PROFILE).args(["--", "-D", "warnings"]))?;
     install(root, &python(root))?;
-    run(cargo(root).args(["build", "--locked", "--package", "wgquant-cli"]).args(PROFILE))?;
     let mut tests = python(root);
     if which == Tests::WithoutCluster {
         tests.env("PYTEST_ADDOPTS", "-m 'not cluster'");

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::python::ensure_venv;
-use crate::steps::{PROFILE, cargo, run, target};
+use crate::steps::{run, target};
 
 /// What tests it, each with its version.
 const REQUIREMENTS: &str = "crates/server/tests/requirements.txt";
@@ -33,9 +33,9 @@ impl Drop for Service {
     }
 }
 
-/// Runs every check that schemathesis has against a service on the CPU that asks for a token.
+/// Runs every check that schemathesis has against a service on the CPU that asks for a token. The command line's program is
+/// there already.
 pub(crate) fn test(root: &Path) -> Result<()> {
-    run(cargo(root).args(["build", "--locked", "--package", "wgquant-cli"]).args(PROFILE))?;
     let state = tempfile::tempdir()?;
     let mut command = Command::new(target(root).join("checked/wgquant"));
     command.args(["serve", "--listen", "127.0.0.1:0", "--device", "cpu", "--log-format", "json", "--state"]);

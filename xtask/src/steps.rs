@@ -60,6 +60,12 @@ pub(crate) fn test(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Builds the command line's program where the tests, which build it too, were not run before. Of this package alone crates have
+/// fewer features than in the workspace, so that all of them are compiled anew.
+pub(crate) fn build_program(root: &Path) -> Result<()> {
+    run(cargo(root).args(["build", "--locked", "--package", "wgquant-cli"]).args(PROFILE))
+}
+
 fn set_up(root: &Path, summary: &mut Summary) -> Result<()> {
     summary.step("system packages", packages::ensure)?;
     summary.step("real checkpoint", || fixture::ensure(root))?;
