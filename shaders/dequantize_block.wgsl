@@ -20,7 +20,7 @@ fn dequantize_block(
         let slot = slot_of(e);
         let packed = codes[params.codes_at + block * WORDS + slot / CODES_PER_WORD];
         let code = (packed >> (slot % CODES_PER_WORD * BITS)) & CODE_MASK;
-        let value = decode(scales[params.scales_at + block], code);
+        let value = decode(decoder(scales[params.scales_at + block]), code);
         report(block * BLOCK + e, code, value);
         word |= value << (16u * part);
     }

@@ -6,17 +6,23 @@ const SERIAL_WG: u32 = 64u;
 @group(0) @binding(1) var<storage, read> codes: array<vec4<u32>>; // (n_blocks, WORDS / 4)
 @group(0) @binding(3) var<storage, read_write> values: array<vec4<u32>>; // (n_blocks, OUT_WORDS / 4)
 
-// table[code] by bisection: an index of its own for each invocation would put the table into memory.
-fn pick(table: array<u32, 16>, code: u32) -> u32 {
+// The value of the code that stands `at` bits above the lowest of `word`, by bisection: an index of its own for each
+// invocation would put the table into memory.
+fn pick(table: array<u32, 16>, word: u32, at: u32) -> u32 {
     let t = table;
-    let b0 = (code & 1u) != 0u;
-    let b1 = (code & 2u) != 0u;
-    let b2 = (code & 4u) != 0u;
+    let b0 = (word & (1u << at)) != 0u;
+    let b1 = (word & (2u << at)) != 0u;
+    let b2 = (word & (4u << at)) != 0u;
+    let b3 = bitcast<i32>(word << (28u - at)) < 0;
     let q0 = select(select(t[0], t[1], b0), select(t[2], t[3], b0), b1);
     let q1 = select(select(t[4], t[5], b0), select(t[6], t[7], b0), b1);
+    let low = select(q0, q1, b2);
+    if MIRRORED {
+        return select(low, low ^ OUT_SIGN, b3);
+    }
     let q2 = select(select(t[8], t[9], b0), select(t[10], t[11], b0), b1);
     let q3 = select(select(t[12], t[13], b0), select(t[14], t[15], b0), b1);
-    return select(select(q0, q1, b2), select(q2, q3, b2), (code & 8u) != 0u);
+    return select(low, select(q2, q3, b2), b3);
 }
 
 @compute @workgroup_size(SERIAL_WG)
@@ -25,23 +31,25 @@ fn dequantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
     if block >= params.n_blocks {
         return;
     }
-    let scale = scales[params.scales_at + block];
+    let scale = decoder(scales[params.scales_at + block]);
 
     var words: array<u32, WORDS>;
-    var suspect = (decode(scale, LARGEST_CODE) & (OUT_SIGN - 1u)) >= OUT_INFINITY;
+    var suspect = may_overflow(scale);
     for (var v = 0u; v < WORDS / 4u; v++) { // unrolled
         let four = codes[params.codes_at / 4u + block * (WORDS / 4u) + v];
-        words[4u * v] = four.x;
-        words[4u * v + 1u] = four.y;
-        words[4u * v + 2u] = four.z;
-        words[4u * v + 3u] = four.w;
+        words[4u * v] = signs_apart(four.x);
+        words[4u * v + 1u] = signs_apart(four.y);
+        words[4u * v + 2u] = signs_apart(four.z);
+        words[4u * v + 3u] = signs_apart(four.w);
         suspect = suspect || has_invalid(four.x) || has_invalid(four.y) || has_invalid(four.z) || has_invalid(four.w);
     }
 
     var table: array<u32, 16>;
     if BITS == 4u {
         for (var code = 0u; code < 16u; code++) { // unrolled
-            table[code] = decode(scale, code);
+            if !MIRRORED || code < 8u {
+                table[code] = decode(scale, code);
+            }
         }
     }
 
@@ -51,12 +59,12 @@ fn dequantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
             for (var part = 0u; part < OUT_PER_WORD; part++) { // unrolled
                 let e = (4u * v + i) * OUT_PER_WORD + part;
                 let slot = slot_of(e);
-                let code = (words[slot / CODES_PER_WORD] >> (slot % CODES_PER_WORD * BITS)) & CODE_MASK;
+                let at = slot % CODES_PER_WORD * BITS;
                 var value: u32;
                 if BITS == 4u {
-                    value = pick(table, code);
+                    value = pick(table, words[slot / CODES_PER_WORD], at);
                 } else {
-                    value = decode(scale, code);
+                    value = decode(scale, (words[slot / CODES_PER_WORD] >> at) & CODE_MASK);
                 }
                 four[i] |= value << (16u * part);
             }

@@ -1,5 +1,5 @@
 // Dequantizes TILE_BLOCKS blocks a workgroup, 8 neighbouring elements an invocation, for hardware GPUs. Where codes have 4
-// bits, the 16 values of each block are worked out once, by all invocations together. What lies past a short tail is
+// bits, the 16 values of each block are worked out once, by the block's invocations together. What lies past a short tail is
 // written as the value of code 0.
 
 const TILE_WG: u32 = 256u;
@@ -12,8 +12,6 @@ const TABLES: u32 = 1u + (16u * TILE_BLOCKS - 1u) * (8u / BITS - 1u); // none fo
 @group(0) @binding(3) var<storage, read_write> values: array<vec4<u32>>; // (n_blocks, OUT_WORDS / 4)
 
 var<workgroup> tables: array<u32, TABLES>;
-// Whether the block's largest value is beyond the output type.
-var<workgroup> too_large: array<u32, TILE_BLOCKS>;
 
 @compute @workgroup_size(TILE_WG)
 fn dequantize_tile(
@@ -21,25 +19,22 @@ fn dequantize_tile(
     @builtin(num_workgroups) n_wg: vec3<u32>,
     @builtin(local_invocation_index) i: u32,
 ) {
-    let first = (wg.x + wg.y * n_wg.x) * TILE_BLOCKS;
-    let last = params.n_blocks - 1u;
-    if BITS == 4u {
-        for (var entry = i; entry < 16u * TILE_BLOCKS; entry += TILE_WG) {
-            tables[entry % TABLES] = decode(scales[params.scales_at + min(first + entry / 16u, last)], entry % 16u);
-        }
-    }
-    if i < TILE_BLOCKS {
-        let largest = decode(scales[params.scales_at + min(first + i, last)], LARGEST_CODE);
-        too_large[i] = select(0u, 1u, (largest & (OUT_SIGN - 1u)) >= OUT_INFINITY);
-    }
-    workgroupBarrier();
-
     let t = i % TILE_LANES;
     let of_tile = i / TILE_LANES;
-    let block = first + of_tile;
+    let block = (wg.x + wg.y * n_wg.x) * TILE_BLOCKS + of_tile;
+    let scale = decoder(scales[params.scales_at + min(block, params.n_blocks - 1u)]);
+    let table = 16u * of_tile;
+    if BITS == 4u {
+        for (var n = 0u; n < 128u / BLOCK; n++) { // unrolled
+            let code = t + TILE_LANES * n;
+            tables[table + code] = decode(scale, code);
+        }
+    }
+    workgroupBarrier();
     if block >= params.n_blocks {
         return;
     }
+
     // Where the lane's element j stands is slot_of(8 · t) but for bits that depend on j alone, in every format.
     let lane = slot_of(8u * t);
     let lane_shift = lane % CODES_PER_WORD * BITS;
@@ -52,11 +47,15 @@ fn dequantize_tile(
             let code = (four[v] >> (lane_shift ^ (slot % CODES_PER_WORD * BITS))) & CODE_MASK;
             var value: u32;
             if BITS == 4u {
-                value = tables[(16u * of_tile + code) % TABLES];
+                value = tables[table + code];
             } else {
-                value = decode(scales[params.scales_at + block], code);
+                value = decode(scale, code);
             }
-            out[(4u * v + k) / OUT_PER_WORD] |= value << (16u * (k % OUT_PER_WORD));
+            if OUT_PER_WORD == 1u {
+                out[(4u * v + k) / OUT_PER_WORD] = value;
+            } else {
+                out[(4u * v + k) / OUT_PER_WORD] |= value << (16u * (k % OUT_PER_WORD));
+            }
         }
     }
     let at = (params.values_at + block * OUT_WORDS + t * LANE_WORDS) / 4u;
@@ -65,11 +64,11 @@ fn dequantize_tile(
         values[at + 1u] = vec4<u32>(out[4u % LANE_WORDS], out[5u % LANE_WORDS], out[6u % LANE_WORDS], out[7u % LANE_WORDS]);
     }
 
-    if too_large[of_tile] != 0u || has_invalid(four[0]) || has_invalid(four[1]) {
+    if may_overflow(scale) || has_invalid(four[0]) || has_invalid(four[1]) {
         for (var e = 8u * t; e < 8u * t + 8u; e++) {
             let slot = slot_of(e);
             let code = (codes[params.codes_at + block * WORDS + slot / CODES_PER_WORD] >> (slot % CODES_PER_WORD * BITS)) & CODE_MASK;
-            report(block * BLOCK + e, code, decode(scales[params.scales_at + block], code));
+            report(block * BLOCK + e, code, decode(scale, code));
         }
     }
 }

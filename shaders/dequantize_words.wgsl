@@ -23,7 +23,7 @@ fn dequantize_words(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_
         let slot = slot_of(e % BLOCK);
         let packed = codes[params.codes_at + block * WORDS + slot / CODES_PER_WORD];
         let code = (packed >> (slot % CODES_PER_WORD * BITS)) & CODE_MASK;
-        let value = decode(scales[params.scales_at + block], code);
+        let value = decode(decoder(scales[params.scales_at + block]), code);
         report(first + part, code, value);
         word |= value << (16u * part);
     }

@@ -186,7 +186,7 @@ formats! {
         containers: &[Container::Native, Container::CompressedTensors],
         codec: quant4bit::CODEC,
         twin: Some(simd::SYM4),
-        shader: &[shader!("shared/absmax.wgsl"),shader!("shared/levels.wgsl"), shader!("shared/symmetric.wgsl"), shader!("formats/quant4bit.wgsl")],
+        shader: &[shader!("shared/absmax.wgsl"),shader!("shared/levels.wgsl"), shader!("shared/multiples.wgsl"), shader!("shared/symmetric.wgsl"), shader!("formats/quant4bit.wgsl")],
         codes: Codes::Integers,
     };
     /// Symmetric 8-bit: codes -127..=127.
@@ -200,7 +200,7 @@ formats! {
         containers: &[Container::Native, Container::CompressedTensors],
         codec: quant8bit::CODEC,
         twin: Some(simd::SYM8),
-        shader: &[shader!("shared/absmax.wgsl"), shader!("shared/symmetric.wgsl"), shader!("formats/quant8bit.wgsl")],
+        shader: &[shader!("shared/absmax.wgsl"), shader!("shared/multiples.wgsl"), shader!("shared/symmetric.wgsl"), shader!("shared/plain_codes.wgsl"), shader!("formats/quant8bit.wgsl")],
         codes: Codes::Integers,
     };
     /// 4-bit NormalFloat of QLoRA.
@@ -214,7 +214,7 @@ formats! {
         containers: &[Container::Native, Container::Bnb],
         codec: nf4::CODEC,
         twin: Some(simd::NF4),
-        shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/codebook.wgsl"), shader!("shared/sixteen.wgsl"), shader!("formats/nf4.wgsl")],
+        shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/codebook.wgsl"), shader!("shared/sixteen.wgsl"), shader!("shared/plain_codes.wgsl"), shader!("formats/nf4.wgsl")],
         codes: Codes::Codebook,
     };
     /// bitsandbytes' 4-bit float.
@@ -242,7 +242,7 @@ formats! {
         containers: &[Container::Native, Container::Bnb],
         codec: nf4::CODEC,
         twin: Some(simd::NF4),
-        shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/codebook.wgsl"), shader!("shared/sixteen.wgsl"), shader!("formats/nf4.wgsl")],
+        shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/codebook.wgsl"), shader!("shared/sixteen.wgsl"), shader!("shared/plain_codes.wgsl"), shader!("formats/nf4.wgsl")],
         codes: Codes::Codebook,
     };
     /// [`Format::Fp4`] with double quantization of its scales.
@@ -270,7 +270,7 @@ formats! {
         containers: &[Container::Native, Container::Gguf],
         codec: q4_0::CODEC,
         twin: Some(simd::Q4_0),
-        shader: &[shader!("shared/wide.wgsl"), shader!("shared/sixteen.wgsl"), shader!("formats/q4_0.wgsl")],
+        shader: &[shader!("shared/wide.wgsl"), shader!("shared/sixteen.wgsl"), shader!("shared/multiples.wgsl"), shader!("shared/plain_codes.wgsl"), shader!("formats/q4_0.wgsl")],
         codes: Codes::Integers,
     };
     /// GGUF's 8-bit format.
@@ -284,7 +284,7 @@ formats! {
         containers: &[Container::Native, Container::Gguf],
         codec: q8_0::CODEC,
         twin: Some(simd::Q8_0),
-        shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("formats/q8_0.wgsl")],
+        shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/multiples.wgsl"), shader!("shared/plain_codes.wgsl"), shader!("formats/q8_0.wgsl")],
         codes: Codes::Integers,
     };
     /// OCP microscaling, 4-bit.
@@ -298,7 +298,7 @@ formats! {
         containers: &[Container::Native, Container::Gguf, Container::Mxfp4],
         codec: mxfp4::CODEC,
         twin: Some(simd::MXFP4),
-        shader: &[shader!("shared/absmax.wgsl"), shader!("shared/levels.wgsl"), shader!("formats/mxfp4.wgsl")],
+        shader: &[shader!("shared/absmax.wgsl"), shader!("shared/levels.wgsl"), shader!("shared/multiples.wgsl"), shader!("formats/mxfp4.wgsl")],
         codes: Codes::Integers,
     };
 }

@@ -1,8 +1,6 @@
 // fp4: bitsandbytes' 4-bit float. The level is how many thresholds |RN(x · RN(1/absmax))| exceeds, strictly; 8 is added
 // where x < 0. The scale is absmax; a zero block has codes 0.
 
-const LARGEST_CODE: u32 = 3u;
-
 // Twelfths: 0, 1/16, 8, 12, 4, 6, 2, 3, and their negatives.
 const VALUES = array<u32, 16>(
     0x00000000u, 0x3baaaaabu, 0x3f2aaaabu, 0x3f800000u,
@@ -14,6 +12,13 @@ const VALUES = array<u32, 16>(
 fn value_of(code: u32) -> u32 {
     var values = VALUES;
     return values[code];
+}
+
+// Codes 8 to 15 are the negatives of 0 to 7.
+const MIRRORED: bool = true;
+
+fn signs_apart(word: u32) -> u32 {
+    return word;
 }
 
 // The code of each level, a nibble each from the lowest.

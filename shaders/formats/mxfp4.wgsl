@@ -2,8 +2,6 @@
 // nearest value, ties to the even code, 6 for everything beyond. Element j stands in the low nibble of byte j, element
 // j + 16 in the high one. A value that rounds to zero has code 0.
 
-const LARGEST_CODE: u32 = 7u;
-
 fn slot_of(e: u32) -> u32 {
     return 2u * (e & 15u) + (e >> 4u);
 }
@@ -39,9 +37,22 @@ fn finish_word(word: u32) -> u32 {
 // Twice the magnitude of codes 0 to 7, a nibble each from the lowest: 0, 1, 2, 3, 4, 6, 8, 12.
 const HALVES: u32 = 0xc8643210u;
 
-fn decode(scale: u32, code: u32) -> u32 {
-    let halves = (HALVES >> (4u * (code & 7u))) & 15u;
-    return select(0u, OUT_SIGN, code > 8u) | round_to_output(halves, i32(scale) + 22);
+// Of half the scale, 2^(e − 128).
+fn decoder(scale: u32) -> Decoder {
+    return Decoder(0x800000u, i32(scale) - 1, 0u);
+}
+
+// Code 8, which no writer makes, is 0 without a sign.
+fn decode(d: Decoder, code: u32) -> u32 {
+    return multiple(d, (HALVES >> (4u * (code & 7u))) & 15u, code > 8u);
+}
+
+// Codes 8 to 15 are the negatives of 0 to 7, but for 8, which is 0 without a sign.
+const MIRRORED: bool = true;
+
+fn signs_apart(word: u32) -> u32 {
+    let not_zero = (word | (word >> 1u) | (word >> 2u)) & 0x11111111u;
+    return word & (15u * not_zero);
 }
 
 fn has_invalid(word: u32) -> bool {

@@ -1,8 +1,6 @@
 // nf4: 4-bit NormalFloat. The code is how many midpoints between neighbouring values RN(x · RN(1/absmax)) exceeds,
 // strictly; the scale is absmax. A zero block has codes 7.
 
-const LARGEST_CODE: u32 = 15u;
-
 const VALUES = array<u32, 16>(
     0xbf800000u, 0xbf3239b1u, 0xbf066b30u, 0xbeca32a0u,
     0xbe91a24du, 0xbe3d353fu, 0xbdba7871u, 0x00000000u,

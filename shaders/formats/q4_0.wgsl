@@ -2,8 +2,6 @@
 // finite; code = min(15, trunc(RN(RN(x · id) + 8.5))). The scale is d as an f16. Element j stands in the low nibble of byte
 // j, element j + 16 in the high one.
 
-const LARGEST_CODE: u32 = 0u; // −8
-
 fn slot_of(e: u32) -> u32 {
     return 2u * (e & 15u) + (e >> 4u);
 }
@@ -72,12 +70,14 @@ fn finish_word(word: u32) -> u32 {
     return word;
 }
 
+fn decoder(scale: u32) -> Decoder {
+    return decoder_of(widen_f16(scale));
+}
+
 // RN((code − 8) · d) in the output's type.
-fn decode(scale: u32, code: u32) -> u32 {
-    let d = widen_f16(scale);
-    let magnitude = select(code - 8u, 8u - code, code < 8u);
-    let sign = select(0u, OUT_SIGN, (code < 8u) != ((d & SIGN) != 0u));
-    return sign | round_to_output(magnitude * significand(d), i32(exponent(d)));
+fn decode(d: Decoder, code: u32) -> u32 {
+    let negative = code < 8u;
+    return multiple(d, select(code - 8u, 8u - code, negative), negative);
 }
 
 fn has_invalid(word: u32) -> bool {

@@ -1,8 +1,6 @@
 // q8_0 (GGUF): d = RN(absmax / 127); id = RN(1/d), 0 where that is not finite; code = RN(x · id) rounded half away from
 // zero. The scale is d as an f16. One two's-complement byte an element.
 
-const LARGEST_CODE: u32 = 128u; // −128, which other writers may make
-
 fn slot_of(e: u32) -> u32 {
     return e;
 }
@@ -54,13 +52,14 @@ fn finish_word(word: u32) -> u32 {
     return (((word & 0x7f7f7f7fu) ^ (0x7fu * negative)) + negative) ^ (0x80u * negative);
 }
 
+fn decoder(scale: u32) -> Decoder {
+    return decoder_of(widen_f16(scale));
+}
+
 // RN(code · d) in the output's type.
-fn decode(scale: u32, code: u32) -> u32 {
-    let d = widen_f16(scale);
+fn decode(d: Decoder, code: u32) -> u32 {
     let negative = code >= 128u;
-    let magnitude = select(code, 256u - code, negative);
-    let sign = select(0u, OUT_SIGN, negative != ((d & SIGN) != 0u));
-    return sign | round_to_output(magnitude * significand(d), i32(exponent(d)));
+    return multiple(d, select(code, 256u - code, negative), negative);
 }
 
 fn has_invalid(word: u32) -> bool {

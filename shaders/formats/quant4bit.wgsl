@@ -36,6 +36,14 @@ fn encode(c: Coder, x: u32) -> u32 {
     return ((x & SIGN) >> 28u) | level(c, x & MAGNITUDE);
 }
 
+// Codes 8 to 15 become the negatives of 0 to 7: two's complement to sign and magnitude.
+const MIRRORED: bool = true;
+
+fn signs_apart(word: u32) -> u32 {
+    let negative = (word >> 3u) & ONES;
+    return (((word & 0x77777777u) ^ (7u * negative)) + negative) | (8u * negative);
+}
+
 // Whether one of the word's codes is one that no writer makes (the nibble 8): a borrow-free test of all eight at once.
 fn has_invalid(word: u32) -> bool {
     let low_bits = word | (word >> 1u) | (word >> 2u);

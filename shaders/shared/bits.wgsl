@@ -18,25 +18,17 @@ fn significand(x: u32) -> u32 {
 // significant bits, whose smallest subnormal is 2^(min_exponent − 150) and whose infinity is `infinity`. product < 2^31.
 // What rounds beyond the largest finite value gives `infinity`.
 fn round_to(product: u32, e: i32, n_significant: i32, min_exponent: i32, infinity: u32) -> u32 {
-    if product == 0u {
-        return 0u;
-    }
-    // The unit of the result is 2^shift of the product's: enough to leave `n_significant` bits, and no finer than a subnormal's.
-    let n_bits = i32(firstLeadingBit(product)) + 1;
-    let shift = max(n_bits - n_significant, min_exponent - e);
-    let exponent_field = u32(e + shift - min_exponent) << u32(n_significant - 1);
-    if shift <= 0 {
-        return min(exponent_field + (product << u32(-shift)), infinity);
-    }
-    if shift > 31 {
-        return exponent_field; // less than half of the smallest subnormal
-    }
-    let kept = product >> u32(shift);
-    let rest = product & ((1u << u32(shift)) - 1u);
-    let half = 1u << u32(shift - 1);
+    // The leading bit goes to 30, so that a normal result drops as many bits whatever the product; a subnormal one drops more.
+    let top = firstLeadingBit(product); // −1 where there is none
+    let aligned = product << (30u - top);
+    let field = i32(top) + (e + 1 - n_significant - min_exponent);
+    // One less than what is dropped: more than 32 bits leave nothing.
+    let dropped = u32(min(30 - n_significant - min(field, 0), 31));
+    let odd = ((aligned >> dropped) >> 1u) & 1u;
+    let rounded = ((aligned + ((1u << dropped) - 1u) + odd) >> dropped) >> 1u;
     // A carry out of the significand moves the exponent on by itself.
-    let up = select(0u, 1u, rest > half || (rest == half && (kept & 1u) == 1u));
-    return min(exponent_field + kept + up, infinity);
+    let value = (u32(max(field, 0)) << u32(n_significant - 1)) + rounded;
+    return select(0u, min(value, infinity), product != 0u);
 }
 
 fn round_to_output(product: u32, e: i32) -> u32 {

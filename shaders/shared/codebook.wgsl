@@ -18,20 +18,31 @@ fn finish_word(word: u32) -> u32 {
     return word;
 }
 
-// RN(value · scale) in the output's type, from the exact 48-bit product.
-fn decode(scale: u32, code: u32) -> u32 {
+// The scale with its significand in 24 bits, and its sign in the output's type.
+struct Decoder {
+    scale: Scaled,
+    sign: u32,
+}
+
+fn decoder(scale: u32) -> Decoder {
+    let sign = select(0u, OUT_SIGN, (scale & SIGN) != 0u);
+    return Decoder(scaled(significand(scale), i32(exponent(scale))), sign);
+}
+
+// RN(value · scale) in the output's type, from the exact 48-bit product. Values are normal or 0.
+fn decode(d: Decoder, code: u32) -> u32 {
     let value = value_of(code);
-    let sign = select(0u, OUT_SIGN, ((value ^ scale) & SIGN) != 0u);
-    if (value & MAGNITUDE) == 0u || (scale & MAGNITUDE) == 0u {
-        return sign;
-    }
-    let s = scaled(significand(scale), i32(exponent(scale)));
-    let v = scaled(significand(value), i32(exponent(value)));
-    let product = multiply(v.significand, s.significand);
+    let sign = select(d.sign, d.sign ^ OUT_SIGN, (value & SIGN) != 0u);
+    let product = multiply(significand(value), d.scale.significand);
     // Its leading 31 bits; the last of them stands for all that is cut off, far below the one that decides the rounding.
     let cut = product.y & 0x1ffffu;
     let leading = (product.x << 15u) | (product.y >> 17u) | select(0u, 1u, cut != 0u);
-    return sign | round_to_output(leading, v.exponent + s.exponent - 150 + 17);
+    return sign | round_to_output(leading, i32(exponent(value)) + d.scale.exponent - 150 + 17);
+}
+
+// Whether a code could give infinity: values are at most 1.
+fn may_overflow(d: Decoder) -> bool {
+    return d.scale.exponent >= OUT_LIMIT + 126;
 }
 
 // Every code is one that writers make.

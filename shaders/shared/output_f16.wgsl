@@ -3,6 +3,8 @@ const OUT_PRECISION: i32 = 11;
 // A subnormal's unit is 2^(OUT_MIN_EXPONENT − 150).
 const OUT_MIN_EXPONENT: i32 = 126;
 const OUT_INFINITY: u32 = 0x7c00u;
+// No finite value is as large as 2^OUT_LIMIT.
+const OUT_LIMIT: i32 = 16;
 const OUT_SIGN: u32 = 0x8000u;
 // Elements a word; the first one stands low.
 const OUT_PER_WORD: u32 = 2u;

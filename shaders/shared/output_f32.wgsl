@@ -3,6 +3,8 @@ const OUT_PRECISION: i32 = 24;
 // A subnormal's unit is 2^(OUT_MIN_EXPONENT − 150).
 const OUT_MIN_EXPONENT: i32 = 1;
 const OUT_INFINITY: u32 = 0x7f800000u;
+// No finite value is as large as 2^OUT_LIMIT.
+const OUT_LIMIT: i32 = 128;
 const OUT_SIGN: u32 = 0x80000000u;
 // Elements a word; the first one stands low.
 const OUT_PER_WORD: u32 = 1u;

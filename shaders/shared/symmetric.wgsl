@@ -21,12 +21,14 @@ fn finish_word(word: u32) -> u32 {
     return (((word & (K * ONES)) ^ (K * negative)) + negative) ^ ((K + 1u) * negative);
 }
 
+fn decoder(scale: u32) -> Decoder {
+    return decoder_of(scale & MAGNITUDE);
+}
+
 // RN(code · scale) in the output's type; `code` is two's complement in BITS bits.
-fn decode(scale: u32, code: u32) -> u32 {
-    let negative = (code >> (BITS - 1u)) == 1u;
-    let magnitude = select(code, (K + K + 2u) - code, negative);
-    let rounded = round_to_output(magnitude * significand(scale), i32(exponent(scale)));
-    return rounded | select(0u, OUT_SIGN, negative);
+fn decode(d: Decoder, code: u32) -> u32 {
+    let negative = code > K;
+    return multiple(d, select(code, (K + K + 2u) - code, negative), negative);
 }
 
 // An f32 scale always fits.
@@ -38,9 +40,6 @@ fn overflows(scale: u32) -> bool {
 fn is_invalid(code: u32) -> bool {
     return code == K + 1u;
 }
-
-// The code whose magnitude is largest.
-const LARGEST_CODE: u32 = K;
 
 // The scale as a binary32, exactly; products take it.
 fn scale_bits(scale: u32) -> u32 {

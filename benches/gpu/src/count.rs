@@ -74,12 +74,12 @@ pub fn count(kernel: Kernel) -> Result<Count> {
     let walk = Walk { functions, constants, truth };
     let entry = entry.context("no entry point")?;
     let sections = walk.sections(entry, &[]);
-    let (loops, branches): (Vec<_>, Vec<_>) = sections[1..].iter().partition(|section| section.is_loop);
+    let branches: Vec<_> = sections[1..].iter().filter(|section| !section.is_loop).collect();
     let longest = |sections: &[&Section]| sections.iter().map(|section| section.n).max().unwrap_or(0);
     let block = match kernel.direction {
         Direction::Quantize => longest(&branches),
-        // The loop over the entries of a block's table, if it has one.
-        Direction::Dequantize => longest(&branches) + 16 * longest(&loops),
+        // Its only branch is rare.
+        Direction::Dequantize => 0,
     };
     Ok(Count { each: sections[0].n, block })
 }
