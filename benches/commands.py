@@ -22,6 +22,7 @@ def main():
     parser.add_argument("--format", action="append")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--runs", type=int, default=21)
+    parser.add_argument("--ratios", help="a file that ratios are appended to, as lines of measurement, format and ratio")
     arguments = parser.parse_args()
     print(f"load before: {os.getloadavg()[0]:.1f}; {arguments.runs} turns")
     print("| format | cp, ms | none, ms | sample, ms | full, ms | none / cp | sample / none | full / none |")
@@ -44,6 +45,11 @@ def main():
         medians = " | ".join(f"{statistics.median(of):.1f}" for of in times.values())
         pairs = [("none", "cp"), ("sample", "none"), ("full", "none")]
         ratios = [statistics.median(a / b for a, b in zip(times[over], times[under])) for over, under in pairs]
+        if arguments.ratios:
+            with open(arguments.ratios, "a") as file:
+                for (over, under), ratio in zip(pairs, ratios):
+                    under = "cp" if under == "cp" else f"--verify {under}"
+                    file.write(f"quantize --device {arguments.device} --verify {over}: times {under}\t{format}\t{ratio:.3f}\n")
         print(f"| {format} | {medians} | {' | '.join(f'{ratio:.2f}' for ratio in ratios)} |", flush=True)
     print(f"load after: {os.getloadavg()[0]:.1f}")
 

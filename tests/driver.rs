@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use wgquant::gpu::{Access, Direction, Kernel, Params, Shape};
+use wgquant::gpu::{Access, Direction, Kernel, Params, Shape, Work};
 use wgquant::{Dtype, Engine, Error, Format, Gpu, quantize, selftest};
 
 const SENTINEL: u8 = 0xa5;
@@ -239,6 +239,28 @@ fn more_than_65535_workgroups() {
         assert_eq!(selftest::packed_difference((&weights).into(), &expected, &actual), None, "{name}");
         let values = pollster::block_on(gpu.dequantize(&actual, Dtype::F32)).expect("valid");
         assert!(values == wgquant::dequantize(&expected, Dtype::F32).expect("valid"), "{name}: values differ");
+    }
+}
+
+/// Every shape is tried once; another device on the same adapter knows the result, and bytes stay the same.
+#[test]
+fn the_fastest_shape_is_measured_once() {
+    for name in common::adapter_names() {
+        let (format, dtype) = (Format::Nf4, Dtype::F16);
+        for work in [Work::Quantize { format, dtype }, Work::Dequantize { format, dtype }] {
+            let measured = pollster::block_on(common::open(&name).with_fastest_shape(work)).expect("a working device");
+            assert_eq!(measured.n_pipelines(), Shape::ALL.len(), "{name}: {work:?}");
+            let again = pollster::block_on(common::open(&name).with_fastest_shape(work)).expect("a working device");
+            assert_eq!((again.n_pipelines(), again.shape()), (0, measured.shape()), "{name}: {work:?}");
+            let small = common::open_with(&name, |limits| limits.max_compute_invocations_per_workgroup = 128);
+            let small = pollster::block_on(small.with_fastest_shape(work)).expect("a working device");
+            assert_ne!(small.shape(), Shape::Tile, "{name}: {work:?}: its workgroups are too small");
+
+            let weights: Vec<f32> = (0..10_000_u16).map(|i| f32::from(i * 37 % 1009) / 64.0 - 7.0).collect();
+            let expected = quantize(format, &weights).expect("finite");
+            let actual = pollster::block_on(again.quantize(format, &weights)).expect("finite");
+            assert_eq!(selftest::packed_difference((&weights).into(), &expected, &actual), None, "{name}");
+        }
     }
 }
 

@@ -37,9 +37,9 @@ fn finish_word(word: u32) -> u32 {
 // Twice the magnitude of codes 0 to 7, a nibble each from the lowest: 0, 1, 2, 3, 4, 6, 8, 12.
 const HALVES: u32 = 0xc8643210u;
 
-// Of half the scale, 2^(e − 128).
+// Of half the scale, 2^(e − 128). Its word has no other bits, so its sign is 0; see `Decoder`.
 fn decoder(scale: u32) -> Decoder {
-    return Decoder(0x800000u, i32(scale) - 1, 0u);
+    return Decoder(0x800000u, i32(scale & 0xffu) - 1, scale & OUT_SIGN);
 }
 
 // Code 8, which no writer makes, is 0 without a sign.

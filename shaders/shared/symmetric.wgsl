@@ -22,7 +22,7 @@ fn finish_word(word: u32) -> u32 {
 }
 
 fn decoder(scale: u32) -> Decoder {
-    return decoder_of(scale & MAGNITUDE);
+    return decoder_of(scale);
 }
 
 // RN(code · scale) in the output's type; `code` is two's complement in BITS bits.

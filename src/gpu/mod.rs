@@ -5,6 +5,9 @@
 
 mod adapter;
 mod device_packed;
+// A browser's clock is too coarse for it.
+#[cfg(not(target_family = "wasm"))]
+mod fastest;
 mod kernels;
 mod pipelines;
 mod place;

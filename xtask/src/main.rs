@@ -24,7 +24,10 @@ Commands:
   cargo xtask web      only the web package: compiles it to wasm and makes the page, in target/web
   cargo xtask serve    only the service's interface: what its OpenAPI document says, tried against it running
   cargo xtask interop  the live comparison with transformers, llama.cpp and others (compiles for minutes at first)
-  cargo xtask bench    how fast it is, beside what memory allows and beside peers (options: -- --help)
+  cargo xtask bench    how fast all of it is: one table of ratios, also written into docs/benchmarks.md (half an hour)
+  cargo xtask bench cpu|gpu|commands [OPTION]...
+                       one of its parts, with its own table: the CPU path beside what memory allows and beside peers,
+                       kernels on every adapter beside copies, or whole commands beside cp
   cargo xtask fuzz N   hostile files for N seconds a reader (10 minutes each before a release)
   cargo xtask make-checkpoint --size 8GiB
                        a synthetic model in shards, in .fixtures/, for benches/checkpoint.py
@@ -46,7 +49,10 @@ fn main() -> ExitCode {
         ["interop"] => interop::interop(root()),
         ["web"] => wasm_toolchain::ensure(root()).and_then(|()| web::build(root())),
         ["make-checkpoint", "--size", size] => checkpoint::make(root(), size),
-        ["bench", ref options @ ..] => bench::bench(root(), options),
+        ["bench"] => bench::all(root()),
+        ["bench", "cpu", ref options @ ..] => bench::cpu(root(), options),
+        ["bench", "gpu", ref options @ ..] => bench::gpu(root(), options),
+        ["bench", "commands", ref options @ ..] => bench::commands(root(), options),
         ["fuzz", seconds] => fuzz::fuzz(root(), seconds),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");

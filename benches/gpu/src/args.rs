@@ -1,7 +1,10 @@
 //! What to time.
 
+use std::io::Write as _;
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result, bail};
-use wgquant::gpu::{Direction, Kernel, Shape};
+use wgquant::gpu::{Access, Direction, Kernel, Shape};
 use wgquant::{Dtype, Format};
 
 /// A kernel with parts of its text replaced.
@@ -45,6 +48,9 @@ pub struct Args {
     directions: Vec<Direction>,
     dtypes: Vec<Dtype>,
     shapes: Vec<Shape>,
+    accesses: Vec<Access>,
+    /// A file that ratios are appended to, as lines of measurement, format and ratio between tabs.
+    pub ratios: Option<PathBuf>,
 }
 
 impl Args {
@@ -59,6 +65,8 @@ impl Args {
             directions: Vec::new(),
             dtypes: Vec::new(),
             shapes: Vec::new(),
+            accesses: Vec::new(),
+            ratios: None,
         };
         let mut words = std::env::args().skip(n_before);
         while let Some(option) = words.next() {
@@ -68,6 +76,15 @@ impl Args {
                 "--adapter" => args.adapters = list.map(str::to_owned).collect(),
                 "--elements" => args.n_elems = value.parse()?,
                 "--rounds" => args.n_rounds = value.parse()?,
+                "--ratios" => args.ratios = Some(value.into()),
+                "--access" => {
+                    let one = |name| match name {
+                        "vectors" => Ok(Access::Vectors),
+                        "words" => Ok(Access::Words),
+                        _ => bail!("no access {name}"),
+                    };
+                    args.accesses = list.map(one).collect::<Result<_>>()?;
+                }
                 "--variant" => args.variants.push(Variant::parse(&value)?),
                 "--format" => args.formats = list.map(Format::from_name).collect::<wgquant::Result<_>>()?,
                 "--direction" => args.directions = list.map(direction).collect::<Result<_>>()?,
@@ -103,12 +120,26 @@ impl Args {
         if self.shapes.is_empty() { vec![own] } else { self.shapes.clone() }
     }
 
+    /// Appends a kernel's ratio to the file of ratios, if there is to be one.
+    pub fn write_ratio(&self, adapter: &str, kernel: Kernel, what: &str, ratio: f64) -> Result<()> {
+        let Some(path) = self.ratios.as_ref().filter(|_| kernel.access == Access::Vectors) else { return Ok(()) };
+        let direction = match kernel.direction {
+            Direction::Quantize => "quantize",
+            Direction::Dequantize => "dequantize to",
+        };
+        let dtype = kernel.dtype.to_string().to_lowercase();
+        let line = format!("{adapter}, {direction} {dtype}: {what}\t{}\t{ratio:.3}\n", kernel.format);
+        std::fs::OpenOptions::new().append(true).create(true).open(path)?.write_all(line.as_bytes())?;
+        Ok(())
+    }
+
     /// Whether to time that kernel: once for all shapes. Nested formats have the kernels of their base.
     pub fn wants(&self, kernel: Kernel, own: Shape) -> bool {
         let base = kernel.format.info().scale != wgquant::format::ScaleType::Nested;
         kernel.shape == own
             && (if self.formats.is_empty() { base } else { self.formats.contains(&kernel.format) })
             && (self.directions.is_empty() || self.directions.contains(&kernel.direction))
+            && (self.accesses.is_empty() || self.accesses.contains(&kernel.access))
             && (self.dtypes.is_empty() || self.dtypes.contains(&kernel.dtype))
     }
 }

@@ -24,7 +24,7 @@ pub fn inputs(kernel: Kernel, n_elems: usize) -> Result<Vec<Vec<u8>>> {
     Ok(vec![packed.codes().to_vec(), scales.collect()])
 }
 
-fn weights(n: usize) -> Vec<f32> {
+pub fn weights(n: usize) -> Vec<f32> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut uniform = || {
         state ^= state << 13;

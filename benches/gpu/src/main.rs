@@ -9,6 +9,7 @@
 mod args;
 mod count;
 mod data;
+mod end_to_end;
 mod measure;
 mod product;
 
@@ -16,7 +17,7 @@ use anyhow::{Context as _, Result};
 use args::{Args, Variant};
 use measure::{Subject, Timing};
 use wgquant::Gpu;
-use wgquant::gpu::{Direction, Kernel, Params, Shape};
+use wgquant::gpu::{Access, Direction, Kernel, Params, Shape};
 
 /// Float twins of quantize kernels: a format's integer part, and what stands in its place.
 const FLOAT_TWINS: &[(&str, &str)] = &[
@@ -40,8 +41,16 @@ fn main() -> Result<()> {
         println!("\n{}: {} elements, best of {} in turns\n", gpu.description(), args.n_elems, args.n_rounds);
         println!("| kernel | G elements/s | of the copy kernel | median | by CPU time | compile |");
         println!("| --- | ---: | ---: | ---: | ---: | ---: |");
-        for kernel in Kernel::all().filter(|kernel| args.wants(*kernel, gpu.shape())) {
-            one(&gpu, kernel, &args).with_context(|| kernel.label())?;
+        let kernels: Vec<_> = Kernel::all().filter(|kernel| args.wants(*kernel, gpu.shape())).collect();
+        let mut seconds = Vec::new();
+        for &kernel in &kernels {
+            seconds.push(one(&gpu, kernel, &args).with_context(|| kernel.label())?);
+        }
+        println!("\nFrom host memory to host memory, a piece of 32 MiB after the other:\n");
+        println!("| kernel | whole, ms | upload | kernel | download | slowest of the three / whole |");
+        println!("| --- | ---: | ---: | ---: | ---: | ---: |");
+        for (&kernel, seconds) in kernels.iter().zip(seconds).filter(|(kernel, _)| kernel.access == Access::Vectors) {
+            whole(&gpu, kernel, seconds, &args).with_context(|| kernel.label())?;
         }
     }
     Ok(())
@@ -60,8 +69,18 @@ fn count_all() -> Result<()> {
     Ok(())
 }
 
-/// Times a kernel, its variants and its float twin beside the faster of two copy kernels.
-fn one(gpu: &Gpu, kernel: Kernel, args: &Args) -> Result<()> {
+/// Times the way from host memory through a kernel, which takes so many seconds by itself, to host memory.
+fn whole(gpu: &Gpu, kernel: Kernel, seconds: f64, args: &Args) -> Result<()> {
+    let n_elems = args.n_elems / kernel.format.info().block * kernel.format.info().block;
+    let times = end_to_end::time(gpu, kernel, n_elems, args.n_rounds)?;
+    let ratio = seconds.max(times.upload).max(times.download) / times.whole;
+    let [whole, upload, of_kernel, download] = [times.whole, times.upload, seconds, times.download].map(|s| s * 1e3);
+    println!("| {} | {whole:.1} | {upload:.1} | {of_kernel:.1} | {download:.1} | {ratio:.2} |", kernel.label());
+    args.write_ratio(&gpu.description(), kernel, "slowest stage to end to end", ratio)
+}
+
+/// Times a kernel, its variants and its float twin beside the faster of two copy kernels. Gives the kernel's fastest time.
+fn one(gpu: &Gpu, kernel: Kernel, args: &Args) -> Result<f64> {
     let block = kernel.format.info().block;
     let n_blocks = u32::try_from(args.n_elems / block)?;
     let n_elems = n_blocks * u32::try_from(block)?;
@@ -111,7 +130,11 @@ fn one(gpu: &Gpu, kernel: Kernel, args: &Args) -> Result<()> {
             timing.compile_seconds,
         );
     }
-    Ok(())
+    // On a software adapter whatever else the machine does weighs most, so that there CPU time is compared.
+    let software = gpu.device().adapter_info().device_type == wgpu::DeviceType::Cpu;
+    let ratio = if software { copy(Timing::cpu) / timings[0].cpu() } else { copy(Timing::best) / timings[0].best() };
+    args.write_ratio(&gpu.description(), kernel, "of a copy kernel", ratio)?;
+    Ok(timings[0].best())
 }
 
 /// Two kernels that only move the bytes: one block an invocation, and neighbours on neighbouring addresses.

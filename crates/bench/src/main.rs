@@ -1,6 +1,6 @@
 //! How fast it is, beside what the machine can do and beside peers, on the same data in the same run.
 //!
-//! `cargo xtask bench` runs this. Numbers of one run are compared, never those of two: everything runs in turn, once a
+//! `cargo xtask bench cpu` runs this. Numbers of one run are compared, never those of two: everything runs in turn, once a
 //! repetition, and of each the fastest counts, as whatever else a machine does only ever slows things down.
 
 mod candle;
@@ -18,10 +18,11 @@ use anyhow::{Result, bail};
 use runner::Runner;
 
 const HELP: &str = "\
-Usage: wgquant-bench [--elems N] [--repetitions N] [--large] [--python PATH]
+Usage: wgquant-bench [--elems N] [--repetitions N] [--large] [--python PATH] [--ratios PATH]
   --elems N        weights in each measurement, a multiple of 1024 (64 Mi)
   --repetitions N  how often each is measured (15)
   --large          cost of an element from 64 Ki to 4 Gi weights of bf16 as well (needs 12 GB)
+  --ratios PATH    a file that ratios are appended to, as lines of measurement, format and ratio between tabs
   --python PATH    a Python with bitsandbytes and llama-cpp-python, as `cargo xtask interop` installs it
 ";
 
@@ -30,10 +31,11 @@ struct Options {
     n_repetitions: usize,
     large: bool,
     python: Option<PathBuf>,
+    ratios: Option<PathBuf>,
 }
 
 fn options() -> Result<Options> {
-    let mut options = Options { n_elems: 64 << 20, n_repetitions: 15, large: false, python: None };
+    let mut options = Options { n_elems: 64 << 20, n_repetitions: 15, large: false, python: None, ratios: None };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| anyhow::anyhow!("{argument} needs a value\n{HELP}"));
@@ -41,6 +43,7 @@ fn options() -> Result<Options> {
             "--elems" => options.n_elems = value()?.parse()?,
             "--repetitions" => options.n_repetitions = value()?.parse()?,
             "--python" => options.python = Some(value()?.into()),
+            "--ratios" => options.ratios = Some(value()?.into()),
             "--large" => options.large = true,
             _ => bail!("{argument:?} is not known\n{HELP}"),
         }
@@ -69,6 +72,9 @@ fn main() -> Result<()> {
     }
     let results = runner.run(options.n_repetitions)?;
     report::tables(&results);
+    if let Some(path) = &options.ratios {
+        report::ratios(&results, path)?;
+    }
     if options.large {
         cpu::sizes(options.n_repetitions)?;
     }

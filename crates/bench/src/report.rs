@@ -1,7 +1,11 @@
 //! Tables for people.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use anyhow::Result;
 use wgquant::Format;
 
 use crate::cpu::{self, ALL, DEQUANTIZE, DEQUANTIZE_BF16, ONE, QUANTIZE, QUANTIZE_BF16};
@@ -50,8 +54,42 @@ fn cell(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"))
 }
 
+/// The faster way to write.
+fn writing(results: &Results) -> &'static str {
+    if results.ratio(limits::FILL, limits::WRITE) > Some(1.0) { limits::FILL } else { limits::WRITE }
+}
+
+/// Appends what counts, a ratio a line.
+pub(crate) fn ratios(results: &Results, path: &Path) -> Result<()> {
+    let mut lines = String::new();
+    let mut line = |what: &str, format: &str, ratio: Option<f64>| {
+        lines.extend(ratio.map(|ratio| format!("{what}\t{format}\t{ratio:.3}\n")));
+    };
+    for (direction, limit, verb) in [(QUANTIZE, limits::READ, "reading"), (DEQUANTIZE, writing(results), "writing")] {
+        for format in cpu::formats() {
+            let (one, all) = (cpu::name(format, direction, ONE), cpu::name(format, direction, ALL));
+            line(&format!("CPU, {direction}: of {verb} memory"), format.name(), results.ratio(&all, limit));
+            line(&format!("CPU, {direction}: all threads to one"), format.name(), results.ratio(&all, &one));
+        }
+    }
+    for (format, peer) in peers() {
+        let ours = cpu::name(format, QUANTIZE, ALL);
+        let name = peer.split([':', ' ']).next().unwrap_or(peer);
+        line(&format!("CPU, {QUANTIZE}: times {name}"), format.name(), results.ratio(&ours, peer));
+    }
+    OpenOptions::new().append(true).create(true).open(path)?.write_all(lines.as_bytes())?;
+    Ok(())
+}
+
+/// Peers, and the format whose bytes they make.
+fn peers() -> impl Iterator<Item = (Format, &'static str)> {
+    let ggml = peers::GGML.iter().map(|&(format, peer)| (format, peer));
+    ggml.chain([("q4_0", candle::Q4_0), ("q8_0", candle::Q8_0), ("nf4", peers::BITSANDBYTES)])
+        .filter_map(|(format, peer)| Some((Format::from_name(format).ok()?, peer)))
+}
+
 pub(crate) fn tables(results: &Results) {
-    let write = if results.ratio(limits::FILL, limits::WRITE) > Some(1.0) { limits::FILL } else { limits::WRITE };
+    let write = writing(results);
     println!("Rates are in G elements/s. Limits of memory on all threads, in f32:\n");
     println!("| reading | writing 64 bytes at a time | memset |\n| --- | --- | --- |");
     let limit = |name| cell(results.rate(name));
@@ -62,10 +100,7 @@ pub(crate) fn tables(results: &Results) {
 
     println!("## Peers, all threads\n");
     println!("| peer | rate | ours, same bytes | times | sym4, times |\n| --- | --- | --- | --- | --- |");
-    let peers = peers::GGML.iter().map(|&(format, peer)| (peer, format));
-    let peers = peers.chain([(candle::Q4_0, "q4_0"), (candle::Q8_0, "q8_0"), (peers::BITSANDBYTES, "nf4")]);
-    for (peer, format) in peers.filter(|(peer, _)| results.rate(peer).is_some()) {
-        let Ok(format) = Format::from_name(format) else { continue };
+    for (format, peer) in peers().filter(|(_, peer)| results.rate(peer).is_some()) {
         let ours = cpu::name(format, QUANTIZE, ALL);
         println!(
             "| {peer} | {} | {} | {} | {} |",
