@@ -4,7 +4,7 @@ use crate::cpu;
 use crate::dtype::{Dtype, Weights};
 use crate::error::{Error, Result};
 use crate::format::Format;
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, Work};
 use crate::packed::{Packed, PackedChunk, copy_from, room, zeroed_parts};
 use crate::threads;
 
@@ -128,6 +128,15 @@ impl Engine {
         match self {
             Self::Cpu => "CPU".to_owned(),
             Self::Gpu(gpu) => gpu.description(),
+        }
+    }
+
+    /// Builds what weights of these formats and types need on a GPU, several kernels at a time. An error shows again where the
+    /// work needs the kernel.
+    pub(crate) async fn prepare_to_quantize(&self, kinds: &[(Format, Dtype)]) {
+        if let Self::Gpu(gpu) = self {
+            let work: Vec<_> = kinds.iter().map(|&(format, dtype)| Work::Quantize { format, dtype }).collect();
+            let _ = gpu.prepare(&work).await;
         }
     }
 

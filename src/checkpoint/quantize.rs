@@ -17,6 +17,7 @@ use super::source::Source;
 use super::spread::spread;
 use super::storage::Storage;
 use super::weight::PackedTensor;
+use crate::dtype::Dtype;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::format::{Container, Format};
@@ -164,8 +165,16 @@ pub(super) async fn run(
     verify: Verify,
     ticker: &Ticker<'_>,
 ) -> Result<(Output, Ran)> {
-    let job = Job { source, output, verify, ticker };
     let (tensors, steps) = (&source.tensors()[numbers.clone()], &plan.steps[numbers]);
+    let mut kinds = Vec::new();
+    for step in steps {
+        if let Step::Quantize(weight, _) = step
+            && !kinds.contains(&(weight.format, weight.dtype))
+        {
+            kinds.push((weight.format, weight.dtype));
+        }
+    }
+    let job = Job { source, output, kinds, verify, ticker };
     let done = spread(engines, steps.len(), async |engine, ix| job.step(engine, &tensors[ix], &steps[ix]).await).await;
     let done = match done {
         Ok(done) => done,
@@ -235,6 +244,8 @@ pub(super) fn describe(source: &Source, options: &QuantizeOptions) -> Result<ser
 struct Job<'a, 'b> {
     source: &'a Source,
     output: Output,
+    /// Formats and types of all weights.
+    kinds: Vec<(Format, Dtype)>,
     verify: Verify,
     ticker: &'a Ticker<'b>,
 }
@@ -331,6 +342,8 @@ impl Job<'_, '_> {
         let at_once = self.verify == Verify::Full && weight.nested().is_none();
         let mut checker = at_once.then(|| BlockChecker::new(original, packed, made_by)).transpose()?;
         let mut writer = BlockWriter::new(weight, data, self.output.scratch());
+        // All at once, where the first weight needs one: together they take hardly longer.
+        engine.prepare_to_quantize(&self.kinds).await;
         engine
             .quantize_stream(
                 weight.format,

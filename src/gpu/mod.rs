@@ -18,7 +18,6 @@ mod record;
 mod stream;
 mod unroll;
 
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -58,7 +57,7 @@ pub struct Gpu {
     subgroups: bool,
     max_chunk_bytes: u64,
     lost: Arc<OnceLock<String>>,
-    pipelines: Arc<Mutex<HashMap<pipelines::AnyKernel, wgpu::ComputePipeline>>>,
+    pipelines: Arc<Mutex<pipelines::Pipelines>>,
     pipeline_cache: Option<wgpu::PipelineCache>,
     idle_slots: Mutex<Vec<stream::Slot>>,
 }

@@ -1,5 +1,8 @@
 //! Pipelines: each is built once, on first use or ahead.
 
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
 use super::kernels::{Access, Direction, Kernel};
 use super::product_kernels::ProductKernel;
 use super::{Gpu, lock};
@@ -36,6 +39,9 @@ pub enum Work {
         n_vectors: u32,
     },
 }
+
+/// Pipelines by kernel, each in a place of its own that is empty until it is built.
+pub(super) type Pipelines = HashMap<AnyKernel, Arc<OnceLock<wgpu::ComputePipeline>>>;
 
 /// Any kernel that has a pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,51 +88,87 @@ impl AnyKernel {
 }
 
 impl Gpu {
-    /// Builds the pipelines that `work` needs, where they aren't built yet, so that no later call does. Building one takes
-    /// a driver between a millisecond and a second.
+    /// Builds the pipelines that `work` needs, where they aren't built yet, so that no later call does; several at a time, as
+    /// there are cores. Building one takes a driver between a millisecond and a second.
     ///
     /// # Errors
     /// The GPU's errors.
     pub async fn prepare(&self, work: &[Work]) -> Result<()> {
-        for &work in work {
-            match work {
-                Work::Quantize { format, dtype } => {
-                    let direction = Direction::Quantize;
-                    let kernel = Kernel { format, direction, shape: self.shape, dtype, access: Access::Vectors };
-                    self.pipeline(kernel).await?;
-                }
-                Work::Dequantize { format, dtype } => {
-                    let direction = Direction::Dequantize;
-                    for access in [Access::Vectors, Access::Words] {
-                        self.pipeline(Kernel { format, direction, shape: self.shape, dtype, access }).await?;
-                    }
-                }
-                Work::Product { format, activations, n_cols, n_vectors } => {
-                    self.pipeline(self.product_kernel(format, activations, n_cols, n_vectors, true)).await?;
-                }
-            }
+        let mut missing: Vec<_> = work.iter().flat_map(|&work| self.kernels_of(work)).collect();
+        missing.retain(|&kernel| self.built(kernel).is_none());
+        #[cfg(not(target_family = "wasm"))]
+        if missing.len() > 1 {
+            return self.build_beside(&missing);
+        }
+        for kernel in missing {
+            self.pipeline(kernel).await?;
         }
         Ok(())
+    }
+
+    fn kernels_of(&self, work: Work) -> Vec<AnyKernel> {
+        let shape = self.shape;
+        match work {
+            Work::Quantize { format, dtype } => {
+                let direction = Direction::Quantize;
+                vec![Kernel { format, direction, shape, dtype, access: Access::Vectors }.into()]
+            }
+            Work::Dequantize { format, dtype } => {
+                let direction = Direction::Dequantize;
+                let kernel = |access| Kernel { format, direction, shape, dtype, access }.into();
+                vec![kernel(Access::Vectors), kernel(Access::Words)]
+            }
+            Work::Product { format, activations, n_cols, n_vectors } => {
+                vec![self.product_kernel(format, activations, n_cols, n_vectors, true).into()]
+            }
+        }
+    }
+
+    /// Builds these on as many threads as there are cores, with stacks of the usual size: it is the driver's compiler that
+    /// runs on them. What can't be begun on a thread of its own is done by the others.
+    #[cfg(not(target_family = "wasm"))]
+    fn build_beside(&self, kernels: &[AnyKernel]) -> Result<()> {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let next = AtomicUsize::new(0);
+        let work_off = || -> Result<()> {
+            while let Some(&kernel) = kernels.get(next.fetch_add(1, Ordering::Relaxed)) {
+                pollster::block_on(self.pipeline(kernel))?;
+            }
+            Ok(())
+        };
+        let n_cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        std::thread::scope(|scope| {
+            let start =
+                |_| std::thread::Builder::new().name("wgquant-pipelines".to_owned()).spawn_scoped(scope, work_off).ok();
+            let others: Vec<_> = (1..n_cores.min(kernels.len())).filter_map(start).collect();
+            let here = work_off();
+            let join = |other: std::thread::ScopedJoinHandle<'_, Result<()>>| {
+                other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            others.into_iter().map(join).fold(here, Result::and)
+        })
     }
 
     /// How many pipelines were built so far. While it doesn't grow, nothing is compiled.
     #[must_use]
     pub fn n_pipelines(&self) -> usize {
-        lock(&self.pipelines).len()
+        lock(&self.pipelines).values().filter(|built| built.get().is_some()).count()
+    }
+
+    fn built(&self, kernel: AnyKernel) -> Option<wgpu::ComputePipeline> {
+        lock(&self.pipelines).get(&kernel)?.get().cloned()
     }
 
     /// The kernel's pipeline, built on first use.
     pub(super) async fn pipeline(&self, kernel: impl Into<AnyKernel>) -> Result<wgpu::ComputePipeline> {
         let kernel = kernel.into();
-        if let Some(pipeline) = lock(&self.pipelines).get(&kernel) {
-            return Ok(pipeline.clone());
+        if let Some(pipeline) = self.built(kernel) {
+            return Ok(pipeline);
         }
-        let built = self
-            .scoped(&format!("the kernel {}", kernel.label()), || {
-                // Under the lock, so that two threads don't build the same one.
-                lock(&self.pipelines).entry(kernel).or_insert_with(|| self.build(kernel)).clone()
-            })
-            .await;
+        // One thread builds it, and another that wants the same waits; other kernels are built meanwhile.
+        let place = Arc::clone(lock(&self.pipelines).entry(kernel).or_default());
+        let what = format!("the kernel {}", kernel.label());
+        let built = self.scoped(&what, || place.get_or_init(|| self.build(kernel)).clone()).await;
         if built.is_err() {
             lock(&self.pipelines).remove(&kernel);
         }

@@ -5,10 +5,10 @@ use std::time::Instant;
 use serde::Serialize;
 use serde_json::{Value, json};
 use wgquant::Format;
-use wgquant::checkpoint::{Action, QuantizeOptions, QuantizeReport, QuantizedTensor, plan, quantize};
+use wgquant::checkpoint::{Action, QuantizeOptions, QuantizeReport, QuantizedTensor, Source, plan, quantize_source};
 use wgquant::verify::{ErrorFigures, Verify};
 
-use super::{open_engines, pages, peak_memory};
+use super::{open_engines_beside, pages, peak_memory};
 use crate::args::QuantizeArgs;
 use crate::console::Console;
 use crate::html::Place;
@@ -40,11 +40,12 @@ pub(crate) fn run(console: Console, args: &QuantizeArgs) -> anyhow::Result<()> {
     }
     let output = &args.output.output;
     let place = args.report.as_ref().map(|path| Place::new(path, args.output.force, Some(output))).transpose()?;
-    let (engines, mut reporter) = open_engines(console, &args.device)?;
+    let read = || Source::open(&args.input);
+    let (engines, mut reporter, source) = open_engines_beside(console, &args.device, read)?;
     let started = Instant::now();
     let report = {
         let mut show = |progress: wgquant::checkpoint::Progress<'_>| reporter.show(progress);
-        pollster::block_on(quantize(&engines, &args.input, output, &options, &mut show))?
+        pollster::block_on(quantize_source(&engines, &source, output, &options, &mut show))?
     };
     let seconds = started.elapsed().as_secs_f64();
     if let Some(place) = place {

@@ -36,3 +36,31 @@ fn several_devices_give_the_file_of_one() {
     refused("cpu,no such card", &[], "no GPU adapter matches \"no such card\"");
     assert!(folder.read("out") == expected, "nothing was replaced");
 }
+
+/// What the C library's own loader says that the program loaded while it ran, as every GPU library is: even what is unloaded
+/// again, whatever its name.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn loaded_libraries(folder: &Folder, device: &str) -> Vec<String> {
+    let output = assert_cmd::Command::new(env!("CARGO_BIN_EXE_wgquant"))
+        .current_dir(folder.root())
+        .args(on(device, &["--quiet"]))
+        .env("LD_DEBUG", "files")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{device}: {said}");
+    assert!(said.contains("file=libc.so.6"), "the loader says what it loads: {said}");
+    said.lines().filter(|line| line.contains("dynamically loaded by")).map(str::to_owned).collect()
+}
+
+#[test]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn the_cpu_needs_no_gpu_library() {
+    let folder = Folder::with("in", &file(&[floats("w", "F32", &[64, 64], 1)]));
+    assert_eq!(loaded_libraries(&folder, "cpu"), [""; 0]);
+    for adapter in adapters() {
+        let loaded = loaded_libraries(&folder, &adapter);
+        let gpu = ["libvulkan", "libEGL"].into_iter().find(|name| loaded.iter().any(|line| line.contains(name)));
+        assert!(gpu.is_some(), "{adapter}: {loaded:?}");
+    }
+}
