@@ -163,7 +163,7 @@ fn in_parts(
 }
 
 /// [`quantize_into`] on one thread, with the instructions of `level`.
-fn quantize_part(
+pub(crate) fn quantize_part(
     level: Level,
     format: Format,
     weights: Weights<'_>,
@@ -213,7 +213,7 @@ pub(crate) fn dequantize_into(
 }
 
 /// [`dequantize_into`] on one thread, with the instructions of `level`.
-fn dequantize_part(
+pub(crate) fn dequantize_part(
     level: Level,
     format: Format,
     codes: &[u8],
