@@ -15,8 +15,8 @@ use crate::reference;
 
 mod checker;
 
-pub(crate) use checker::CHECKED_PART;
 pub use checker::Checker;
+pub(crate) use checker::{CHECKED_PART, Held};
 
 /// How much of a result is recomputed on the CPU and compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -212,20 +212,23 @@ impl BlockFigures {
             squared_error[lane] += error * error;
             squared[lane] += x * x;
         }
-        Self::of_lanes(weights.len() as u64, &max, &squared_error, &squared)
+        let mut max_abs_error = 0.0;
+        for max in max {
+            max_abs_error = if max > max_abs_error { max } else { max_abs_error };
+        }
+        Self::of_lanes(weights.len() as u64, max_abs_error, &squared_error, &squared)
     }
 
-    /// From what each lane has.
+    /// From the lanes' sums.
     #[inline(always)]
     pub(crate) fn of_lanes(
         n_elems: u64,
-        max: &[f64; LANES],
+        max_abs_error: f64,
         squared_error: &[f64; LANES],
         squared: &[f64; LANES],
     ) -> Self {
-        let mut figures = Self { n_elems, ..Self::default() };
+        let mut figures = Self { n_elems, max_abs_error, ..Self::default() };
         for lane in 0..LANES {
-            figures.max_abs_error = if max[lane] > figures.max_abs_error { max[lane] } else { figures.max_abs_error };
             figures.squared_error += squared_error[lane];
             figures.squared += squared[lane];
         }

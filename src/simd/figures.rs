@@ -39,7 +39,7 @@ fn whole_blocks<S: Simd>(
         }
         let [max, squared_error, squared] = sums;
         *figures =
-            BlockFigures::of_lanes(block as u64, &max.to_array(), &squared_error.to_array(), &squared.to_array());
+            BlockFigures::of_lanes(block as u64, max.reduce_max(), &squared_error.to_array(), &squared.to_array());
         done += 1;
     }
     done

@@ -74,20 +74,29 @@ impl Checker<'_> {
         parts: Vec<Vec<Range<u64>>>,
         read: impl Fn(u64, &mut [u8], &mut [u8], &mut [u8]) -> Result<()> + Sync,
     ) -> Result<()> {
-        let checker = &*self;
-        let figures = threads::map(parts.clone(), |part| {
+        self.read_and_hold(dtype, n_elems, parts, read)?.add_to(&mut self.figures);
+        Ok(())
+    }
+
+    /// [`Self::read_and_check`] that gives the figures of all blocks in place of adding them.
+    ///
+    /// # Errors
+    /// As [`Self::read_and_check`].
+    pub(crate) fn read_and_hold(
+        &self,
+        dtype: Dtype,
+        n_elems: u64,
+        parts: Vec<Vec<Range<u64>>>,
+        read: impl Fn(u64, &mut [u8], &mut [u8], &mut [u8]) -> Result<()> + Sync,
+    ) -> Result<Held> {
+        let held = threads::map(parts, |part| {
             // Taken out, because `read` may itself work in the pool, and this thread then check another part meanwhile.
             let mut scratch = SCRATCH.take();
-            let figures = checker.check_part(dtype, n_elems, &part, &read, &mut scratch);
+            let figures = self.check_part(dtype, n_elems, &part, &read, &mut scratch);
             SCRATCH.set(scratch);
-            figures
+            Ok((part, figures?))
         });
-        for (part, figures) in parts.into_iter().zip(figures) {
-            for (block, figures) in part.into_iter().flatten().zip(&figures?) {
-                self.figures.add(block, figures);
-            }
-        }
-        Ok(())
+        held.into_iter().collect::<Result<_>>().map(Held)
     }
 
     /// Reads and checks the blocks of a part together; gives the figures of each.
@@ -221,6 +230,21 @@ impl Checker<'_> {
             figures.push(BlockFigures::new(&widened(block), &values));
         }
         Ok(figures)
+    }
+}
+
+/// Figures of blocks that were held against the reference.
+#[derive(Debug)]
+pub(crate) struct Held(Vec<(Vec<Range<u64>>, Vec<BlockFigures>)>);
+
+impl Held {
+    /// Adds them, block by block.
+    pub(crate) fn add_to(self, sums: &mut ErrorFigures) {
+        for (part, figures) in self.0 {
+            for (block, figures) in part.into_iter().flatten().zip(&figures) {
+                sums.add(block, figures);
+            }
+        }
     }
 }
 
