@@ -9,7 +9,7 @@ use crate::packed::{Packed, PackedChunk, copy_from, room, zeroed_parts};
 use crate::threads;
 
 /// Elements that the CPU path takes at a time.
-const CPU_CHUNK_ELEMS: u64 = 1 << 20;
+const CPU_CHUNK_ELEMS: usize = 1 << 20;
 
 /// Elements of a tensor in memory between two looks at whether to go on: so many that cutting costs nothing.
 const CHECK_ELEMS: usize = 1 << 25;
@@ -242,7 +242,7 @@ impl Engine {
             return quantize_on_cpu(format, dtype, n_elems, read, each, write);
         }
         let info = format.info();
-        let n_blocks = CPU_CHUNK_ELEMS as usize / info.block;
+        let n_blocks = CPU_CHUNK_ELEMS / info.block;
         self.quantize_stream(format, dtype, n_elems, read, |chunk| {
             // In pieces as the CPU path makes them, so that what `each` gives takes no more memory.
             let codes = chunk.codes.chunks(n_blocks * info.block_codes_bytes());
@@ -410,9 +410,9 @@ fn quantize_on_cpu<R: Send>(
 
 /// First element and number of elements of each piece.
 fn cpu_chunks(n_elems: u64) -> impl Iterator<Item = (u64, usize)> {
-    (0..n_elems.div_ceil(CPU_CHUNK_ELEMS)).map(move |chunk| {
-        let first = chunk * CPU_CHUNK_ELEMS;
-        (first, (n_elems - first).min(CPU_CHUNK_ELEMS) as usize)
+    (0..n_elems).step_by(CPU_CHUNK_ELEMS).map(move |first| {
+        let n = usize::try_from(n_elems - first).unwrap_or(CPU_CHUNK_ELEMS);
+        (first, n.min(CPU_CHUNK_ELEMS))
     })
 }
 
