@@ -6,7 +6,7 @@ use fearless_simd::Level;
 use crate::dtype::{Dtype, Weights};
 use crate::error::{Error, Result};
 use crate::format::Format;
-use crate::packed::{Packed, zeroed, zeroed_parts};
+use crate::packed::{Packed, PackedChunk, zeroed, zeroed_parts};
 use crate::reference;
 use crate::simd::GROUP;
 use crate::threads;
@@ -113,7 +113,8 @@ pub(crate) fn quantize_into(
     in_parts(format, codes, scales, |start, codes, scales| {
         let weights = weights.slice(start..weights.len().min(start + PART));
         quantize_part(level, format, weights, first_elem + start as u64, codes, scales)
-    })
+    })?;
+    Ok(())
 }
 
 thread_local! {
@@ -122,18 +123,20 @@ thread_local! {
 }
 
 /// [`quantize_into`] for `n_elems` weights that `read` gives, from a flat index on: each thread reads what it quantizes, so
-/// that reading overlaps with work, and weights are in its cache.
+/// that reading overlaps with work, and weights are in its cache. There it calls `then` for what it has quantized; what that
+/// gives comes back, in order.
 ///
 /// # Errors
-/// As [`quantize_into`], and what `read` returns.
-pub(crate) fn read_and_quantize(
+/// As [`quantize_into`], and what `read` and `then` return.
+pub(crate) fn read_and_quantize<R: Send>(
     format: Format,
     dtype: Dtype,
     (first_elem, n_elems): (u64, usize),
     read: impl Fn(u64, &mut [u8]) -> Result<()> + Sync,
+    then: impl Fn(PackedChunk<'_>) -> Result<R> + Sync,
     codes: &mut [u8],
     scales: &mut [u8],
-) -> Result<()> {
+) -> Result<Vec<R>> {
     let level = Level::new();
     in_parts(format, codes, scales, |start, codes, scales| {
         let first_elem = first_elem + start as u64;
@@ -143,27 +146,28 @@ pub(crate) fn read_and_quantize(
         read(first_elem, &mut input)?;
         quantize_part(level, format, Weights::from_le_bytes(dtype, &input)?, first_elem, codes, scales)?;
         INPUT.set(input);
-        Ok(())
+        then(PackedChunk { first_elem, codes, scales })
     })
 }
 
 /// Runs `work` on each [`PART`] of codes and scales, on all cores, with the index of its first element.
-fn in_parts(
+fn in_parts<R: Send>(
     format: Format,
     codes: &mut [u8],
     scales: &mut [u8],
-    work: impl Fn(usize, &mut [u8], &mut [u8]) -> Result<()> + Sync,
-) -> Result<()> {
+    work: impl Fn(usize, &mut [u8], &mut [u8]) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
     let info = format.info();
     let (codes, scales) = (codes.chunks_mut(info.codes_at(PART)), scales.chunks_mut(info.scales_at(PART)));
     let parts = codes.zip(scales).enumerate().collect();
-    threads::first_error(parts, |(part, (codes, scales)): (usize, (&mut [u8], &mut [u8]))| {
+    let done = threads::map(parts, |(part, (codes, scales)): (usize, (&mut [u8], &mut [u8]))| {
         work(part * PART, codes, scales)
-    })
+    });
+    done.into_iter().collect()
 }
 
 /// [`quantize_into`] on one thread, with the instructions of `level`.
-fn quantize_part(
+pub(crate) fn quantize_part(
     level: Level,
     format: Format,
     weights: Weights<'_>,
@@ -213,7 +217,7 @@ pub(crate) fn dequantize_into(
 }
 
 /// [`dequantize_into`] on one thread, with the instructions of `level`.
-fn dequantize_part(
+pub(crate) fn dequantize_part(
     level: Level,
     format: Format,
     codes: &[u8],

@@ -9,7 +9,7 @@ use crate::packed::{Packed, PackedChunk, copy_from, room, zeroed_parts};
 use crate::threads;
 
 /// Elements that the CPU path takes at a time.
-const CPU_CHUNK_ELEMS: u64 = 1 << 20;
+const CPU_CHUNK_ELEMS: usize = 1 << 20;
 
 /// Elements of a tensor in memory between two looks at whether to go on: so many that cutting costs nothing.
 const CHECK_ELEMS: usize = 1 << 25;
@@ -228,30 +228,41 @@ impl Engine {
                 let mut read = |first_elem: u64, out: &mut [u8]| read(first_elem, out);
                 gpu.quantize_stream(format, dtype, n_elems, &mut read, &mut write).await
             }
-            Self::Cpu => {
-                let info = format.info();
-                let quantize = |(first_elem, n): (u64, usize), mut chunk: CpuChunk| {
-                    chunk.first_elem = first_elem;
-                    chunk.codes.resize(info.codes_at(n), 0);
-                    chunk.scales.resize(info.scales_at(n), 0);
-                    cpu::read_and_quantize(format, dtype, (first_elem, n), &read, &mut chunk.codes, &mut chunk.scales)?;
-                    Ok(chunk)
-                };
-                let mut write = |CpuChunk { first_elem, codes, scales }: &CpuChunk| {
-                    write(PackedChunk { first_elem: *first_elem, codes, scales })
-                };
-                // Each chunk is written while the next one is quantized.
-                let mut chunks = cpu_chunks(n_elems);
-                let Some(first) = chunks.next() else { return Ok(()) };
-                let (mut done, mut idle) = (quantize(first, CpuChunk::default())?, CpuChunk::default());
-                for next in chunks {
-                    let (next, written) = threads::beside(|| quantize(next, idle), || write(&done));
-                    written?;
-                    idle = std::mem::replace(&mut done, next?);
-                }
-                write(&done)
-            }
+            Self::Cpu => quantize_on_cpu(format, dtype, n_elems, read, |_| Ok(()), |chunk, _| write(chunk)),
         }
+    }
+
+    /// [`Self::quantize_stream`] with `each`, which is called for parts of every piece before `write` is, on the thread that has
+    /// made a part: there it is in the cache. What it gives for a piece's parts comes with the piece, in order.
+    ///
+    /// # Errors
+    /// As [`Self::quantize_stream`], and whatever `each` returns.
+    pub(crate) async fn quantize_stream_with<R: Send>(
+        &self,
+        format: Format,
+        dtype: Dtype,
+        n_elems: u64,
+        read: impl Fn(u64, &mut [u8]) -> Result<()> + Sync,
+        each: impl Fn(PackedChunk<'_>) -> Result<R> + Sync,
+        mut write: impl FnMut(PackedChunk<'_>, Vec<R>) -> Result<()>,
+    ) -> Result<()> {
+        if let Self::Cpu = self {
+            format.info().check_len(n_elems)?;
+            return quantize_on_cpu(format, dtype, n_elems, read, each, write);
+        }
+        let info = format.info();
+        let n_blocks = CPU_CHUNK_ELEMS / info.block;
+        self.quantize_stream(format, dtype, n_elems, read, |chunk| {
+            // In pieces as the CPU path makes them, so that what `each` gives takes no more memory.
+            let codes = chunk.codes.chunks(n_blocks * info.block_codes_bytes());
+            let pieces = codes.zip(chunk.scales.chunks(n_blocks * info.scale.n_bytes()));
+            for (first_elem, (codes, scales)) in (chunk.first_elem..).step_by(n_blocks * info.block).zip(pieces) {
+                let piece = PackedChunk { first_elem, codes, scales };
+                write(piece, vec![each(piece)?])?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Quantizes a tensor of `n_elems` weights in pieces, of which `read` hands out as for [`Self::quantize_stream`], into
@@ -371,11 +382,46 @@ fn device_names(devices: &str) -> Result<Vec<&str>> {
     Ok(names)
 }
 
+/// [`Engine::quantize_stream_with`] on the CPU.
+fn quantize_on_cpu<R: Send>(
+    format: Format,
+    dtype: Dtype,
+    n_elems: u64,
+    read: impl Fn(u64, &mut [u8]) -> Result<()> + Sync,
+    each: impl Fn(PackedChunk<'_>) -> Result<R> + Sync,
+    mut write: impl FnMut(PackedChunk<'_>, Vec<R>) -> Result<()>,
+) -> Result<()> {
+    let info = format.info();
+    let quantize = |(first_elem, n): (u64, usize), mut chunk: CpuChunk| {
+        chunk.first_elem = first_elem;
+        chunk.codes.resize(info.codes_at(n), 0);
+        chunk.scales.resize(info.scales_at(n), 0);
+        let CpuChunk { codes, scales, .. } = &mut chunk;
+        let results = cpu::read_and_quantize(format, dtype, (first_elem, n), &read, &each, codes, scales)?;
+        Ok((chunk, results))
+    };
+    let mut write = |CpuChunk { first_elem, codes, scales }: &CpuChunk, results| {
+        write(PackedChunk { first_elem: *first_elem, codes, scales }, results)
+    };
+    // Each chunk is written while the next one is quantized.
+    let mut chunks = cpu_chunks(n_elems);
+    let Some(first) = chunks.next() else { return Ok(()) };
+    let ((mut done, mut results), mut idle) = (quantize(first, CpuChunk::default())?, CpuChunk::default());
+    for next in chunks {
+        let (next, written) = threads::beside(|| quantize(next, idle), || write(&done, results));
+        written?;
+        let quantized;
+        (quantized, results) = next?;
+        idle = std::mem::replace(&mut done, quantized);
+    }
+    write(&done, results)
+}
+
 /// First element and number of elements of each piece.
 fn cpu_chunks(n_elems: u64) -> impl Iterator<Item = (u64, usize)> {
-    (0..n_elems.div_ceil(CPU_CHUNK_ELEMS)).map(move |chunk| {
-        let first = chunk * CPU_CHUNK_ELEMS;
-        (first, (n_elems - first).min(CPU_CHUNK_ELEMS) as usize)
+    (0..n_elems).step_by(CPU_CHUNK_ELEMS).map(move |first| {
+        let n = usize::try_from(n_elems - first).unwrap_or(CPU_CHUNK_ELEMS);
+        (first, n.min(CPU_CHUNK_ELEMS))
     })
 }
 

@@ -15,8 +15,8 @@ use crate::reference;
 
 mod checker;
 
-pub(crate) use checker::CHECKED_PART;
 pub use checker::Checker;
+pub(crate) use checker::{CHECKED_PART, Held};
 
 /// How much of a result is recomputed on the CPU and compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -186,11 +186,13 @@ pub(crate) struct BlockFigures {
     squared: f64,
 }
 
+/// Lanes that a block's sums are taken in.
+const LANES: usize = 8;
+
 impl BlockFigures {
     /// Sums are taken in eight lanes, which no additions in a row hold up, and always in the same order.
     #[inline(always)]
     pub(crate) fn new(weights: &[f32], values: &[f32]) -> Self {
-        const LANES: usize = 8;
         let (mut max, mut squared_error, mut squared) = ([0.0_f64; LANES], [0.0; LANES], [0.0; LANES]);
         let (whole, rest) = weights.as_chunks::<LANES>();
         let (whole_values, rest_values) = values.as_chunks::<LANES>();
@@ -210,9 +212,23 @@ impl BlockFigures {
             squared_error[lane] += error * error;
             squared[lane] += x * x;
         }
-        let mut figures = Self { n_elems: weights.len() as u64, ..Self::default() };
+        let mut max_abs_error = 0.0;
+        for max in max {
+            max_abs_error = if max > max_abs_error { max } else { max_abs_error };
+        }
+        Self::of_lanes(weights.len() as u64, max_abs_error, &squared_error, &squared)
+    }
+
+    /// From the lanes' sums.
+    #[inline(always)]
+    pub(crate) fn of_lanes(
+        n_elems: u64,
+        max_abs_error: f64,
+        squared_error: &[f64; LANES],
+        squared: &[f64; LANES],
+    ) -> Self {
+        let mut figures = Self { n_elems, max_abs_error, ..Self::default() };
         for lane in 0..LANES {
-            figures.max_abs_error = if max[lane] > figures.max_abs_error { max[lane] } else { figures.max_abs_error };
             figures.squared_error += squared_error[lane];
             figures.squared += squared[lane];
         }

@@ -12,13 +12,17 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::packed::PackedChunk;
 use crate::threads;
-use crate::verify::{CHECKED_PART, Checker, ErrorFigures, Verify, blocks_to_check};
+use crate::verify::{CHECKED_PART, Checker, ErrorFigures, Held, Verify, blocks_to_check};
 
 /// What a sample depends on, beside the tensor's name and size. Any number would do; it must stay the same.
 const SAMPLE_SEED: u64 = 0x7767_7175_616e_7431;
 
 /// Pieces of a part at most, so that a sample is work for several threads.
 const PART_PIECES: usize = 32;
+
+/// Elements of a part that was just written: as many as the CPU path makes at a time, so that the thread which made them does
+/// it alone, out of its own cache.
+const WRITTEN_PART: u64 = crate::cpu::PART as u64;
 
 /// Parts between two reports of progress.
 const BATCH_PARTS: usize = 64;
@@ -50,20 +54,26 @@ impl<'a> BlockChecker<'a> {
     ///
     /// # Errors
     /// As [`Checker::check`], and [`Error::Io`].
-    pub(crate) fn check(&mut self, ranges: Vec<Range<u64>>, each: impl FnMut(u64) -> Result<()>) -> Result<()> {
-        self.check_reading(ranges, |_, _| Ok(()), each)
+    pub(crate) fn check(&mut self, ranges: Vec<Range<u64>>, mut each: impl FnMut(u64) -> Result<()>) -> Result<()> {
+        let (weight, width) = (self.weight, self.dtype.n_bytes() as u64);
+        let part_blocks = CHECKED_PART as u64 / weight.info().block as u64;
+        let mut pieces = ranges.into_iter().flat_map(|range| split(range, part_blocks)).peekable();
+        while pieces.peek().is_some() {
+            let parts: Vec<_> = (0..BATCH_PARTS).map_while(|_| next_part(&mut pieces, part_blocks)).collect();
+            let n_elems = |range: &Range<u64>| weight.elems_in(range.start, range.end - range.start);
+            let n_bytes = parts.iter().flatten().map(n_elems).sum::<u64>() * width;
+            self.hold(parts, |_, _| Ok(()))?.add_to(&mut self.checker.figures);
+            each(n_bytes)?;
+        }
+        Ok(())
     }
 
-    /// Holds the blocks that were just written, and sees to it that they read back as they were: then the digest that was
-    /// computed of them is the file's.
+    /// Holds the blocks that were just written, and sees to it that they read back as they were: then the digest that is
+    /// computed of them is the file's. Gives their figures.
     ///
     /// # Errors
     /// As [`Self::check`], and [`Error::BadFile`] for codes that read back otherwise.
-    pub(crate) fn check_written(
-        &mut self,
-        written: PackedChunk<'_>,
-        each: impl FnMut(u64) -> Result<()>,
-    ) -> Result<()> {
+    pub(crate) fn check_written(&self, written: PackedChunk<'_>) -> Result<Held> {
         let info = self.weight.info();
         let first = written.first_elem / info.block as u64;
         let end = first + (written.scales.len() / info.scale.n_bytes()) as u64;
@@ -74,34 +84,19 @@ impl<'a> BlockChecker<'a> {
                 _ => Err(Error::BadFile(format!("the codes written from block {first_block} on read back otherwise"))),
             }
         };
-        #[expect(clippy::single_range_in_vec_init, reason = "one stretch of blocks")]
-        let blocks = vec![first..end];
-        self.check_reading(blocks, same, each)
+        let parts = split(first..end, WRITTEN_PART / info.block as u64);
+        self.hold(parts.map(|part| vec![part]).collect(), same)
     }
 
-    /// [`Self::check`], with a look at the codes that were read from a block on.
-    fn check_reading(
-        &mut self,
-        ranges: Vec<Range<u64>>,
-        look: impl Fn(u64, &[u8]) -> Result<()> + Sync,
-        mut each: impl FnMut(u64) -> Result<()>,
-    ) -> Result<()> {
+    /// Reads and holds parts on all cores, with a look at the codes that were read from a block on.
+    fn hold(&self, parts: Vec<Vec<Range<u64>>>, look: impl Fn(u64, &[u8]) -> Result<()> + Sync) -> Result<Held> {
         let Self { original, tensor, weight, dtype, reader, checker } = self;
-        let (block, width) = (weight.info().block as u64, dtype.n_bytes() as u64);
-        let part_blocks = CHECKED_PART as u64 / block;
-        let mut pieces = ranges.into_iter().flat_map(|range| split(range, part_blocks)).peekable();
-        while pieces.peek().is_some() {
-            let parts: Vec<_> = (0..BATCH_PARTS).map_while(|_| next_part(&mut pieces, part_blocks)).collect();
-            let n_elems = |range: &Range<u64>| weight.elems_in(range.start, range.end - range.start);
-            let n_bytes = parts.iter().flatten().map(n_elems).sum::<u64>() * width;
-            checker.read_and_check(*dtype, weight.n_elems, parts, |first_block, input, codes, scales| {
-                original.read_at(tensor.offset + first_block * block * width, input)?;
-                reader.read(first_block, codes, scales)?;
-                look(first_block, codes)
-            })?;
-            each(n_bytes)?;
-        }
-        Ok(())
+        let bytes_of_block = (weight.info().block * dtype.n_bytes()) as u64;
+        checker.read_and_hold(*dtype, weight.n_elems, parts, |first_block, input, codes, scales| {
+            original.read_at(tensor.offset + first_block * bytes_of_block, input)?;
+            reader.read(first_block, codes, scales)?;
+            look(first_block, codes)
+        })
     }
 
     /// How far the values moved, over the blocks that were held.

@@ -9,7 +9,7 @@ use super::weight::{PackedTensor, Places};
 use crate::error::Result;
 use crate::packed::{Packed, PackedChunk};
 
-/// Writes a weight's blocks.
+/// Takes a weight's blocks in order: what it computes of them stands at the weight's end.
 #[derive(Debug)]
 pub(crate) struct BlockWriter<'a> {
     weight: &'a PackedTensor,
@@ -26,35 +26,12 @@ impl<'a> BlockWriter<'a> {
         Self { weight, data, hasher: blake3::Hasher::new(), spool }
     }
 
-    /// Writes the next blocks.
-    pub(crate) fn write(&mut self, chunk: PackedChunk<'_>) -> Result<()> {
-        let (info, data) = (self.weight.info(), self.data);
-        let PackedChunk { first_elem, codes, scales } = chunk;
-        let first_block = first_elem / info.block as u64;
-        let (n_codes, n_scale) = (info.block_codes_bytes(), info.scale.n_bytes());
-        self.hasher.update(codes);
-        match self.weight.places {
-            Places::Apart { codes_at, scales_at, coding, .. } => {
-                // A piece is whole blocks, because PIECE_BYTES is.
-                let mut at = codes_at + first_block * n_codes as u64;
-                let mut stored = Vec::new();
-                for piece in codes.chunks(PIECE_BYTES) {
-                    stored.clear();
-                    stored.extend_from_slice(piece);
-                    (coding.encode)(&mut stored);
-                    data.write_at(at, &stored)?;
-                    at += piece.len() as u64;
-                }
-                match &mut self.spool {
-                    Some(spool) => spool.add(scales),
-                    None => data.write_at(scales_at + first_block * n_scale as u64, scales),
-                }
-            }
-            Places::Together { at } => {
-                let mut records = Vec::new();
-                blocks::interleave(info, codes, scales, &mut records);
-                data.write_at(at + first_block * (n_codes + n_scale) as u64, &records)
-            }
+    /// Takes the next blocks, which [`store_blocks`] writes.
+    pub(crate) fn add(&mut self, chunk: PackedChunk<'_>) -> Result<()> {
+        self.hasher.update(chunk.codes);
+        match &mut self.spool {
+            Some(spool) => spool.add(chunk.scales),
+            None => Ok(()),
         }
     }
 
@@ -73,11 +50,45 @@ impl<'a> BlockWriter<'a> {
     }
 }
 
+/// Writes blocks where they belong, and their scales unless these are nested, which come at the end: from any thread, in any order.
+pub(crate) fn store_blocks(weight: &PackedTensor, data: Data<'_>, chunk: PackedChunk<'_>) -> Result<()> {
+    store(weight, data, chunk, weight.nested().is_none())
+}
+
+fn store(weight: &PackedTensor, data: Data<'_>, chunk: PackedChunk<'_>, with_scales: bool) -> Result<()> {
+    let info = weight.info();
+    let PackedChunk { first_elem, codes, scales } = chunk;
+    let first_block = first_elem / info.block as u64;
+    let (n_codes, n_scale) = (info.block_codes_bytes(), info.scale.n_bytes());
+    match weight.places {
+        Places::Apart { codes_at, scales_at, coding, .. } => {
+            // A piece is whole blocks, because PIECE_BYTES is.
+            let mut at = codes_at + first_block * n_codes as u64;
+            let mut stored = Vec::new();
+            for piece in codes.chunks(PIECE_BYTES) {
+                stored.clear();
+                stored.extend_from_slice(piece);
+                (coding.encode)(&mut stored);
+                data.write_at(at, &stored)?;
+                at += piece.len() as u64;
+            }
+            if with_scales { data.write_at(scales_at + first_block * n_scale as u64, scales) } else { Ok(()) }
+        }
+        Places::Together { at } => {
+            let mut records = Vec::new();
+            blocks::interleave(info, codes, scales, &mut records);
+            data.write_at(at + first_block * (n_codes + n_scale) as u64, &records)
+        }
+    }
+}
+
 /// Writes a weight that is packed already, the digest too where the container has one; gives the digest.
 pub(crate) fn write_packed(weight: &PackedTensor, data: Data<'_>, packed: &Packed) -> Result<[u8; 32]> {
-    // Nested scales' codes go where other formats' scales do.
     let mut writer = BlockWriter { weight, data, hasher: blake3::Hasher::new(), spool: None };
-    writer.write(PackedChunk { first_elem: 0, codes: packed.codes(), scales: packed.scales() })?;
+    let chunk = PackedChunk { first_elem: 0, codes: packed.codes(), scales: packed.scales() };
+    // Nested scales' codes go where other formats' scales do.
+    store(weight, data, chunk, true)?;
+    writer.add(chunk)?;
     if let (Some(places), Some(nested)) = (weight.nested(), packed.nested()) {
         places.store(data, &nested)?;
     }

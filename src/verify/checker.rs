@@ -14,8 +14,11 @@ use crate::reference;
 use crate::simd;
 use crate::threads;
 
-/// Elements that a thread checks at a time: few, because it has them in several forms at once.
+/// Elements that a thread reads at a time to check them.
 pub(crate) const CHECKED_PART: usize = 1 << 14;
+
+/// Elements of which it has all forms at once, in the fastest cache: packed, packed anew, and their values.
+const IN_CACHE: usize = 1 << 11;
 
 /// Bytes of weights that are read along rather than asking once more: a call of the system costs about as much.
 const WORTH_READING: usize = 12 << 10;
@@ -71,20 +74,29 @@ impl Checker<'_> {
         parts: Vec<Vec<Range<u64>>>,
         read: impl Fn(u64, &mut [u8], &mut [u8], &mut [u8]) -> Result<()> + Sync,
     ) -> Result<()> {
-        let checker = &*self;
-        let figures = threads::map(parts.clone(), |part| {
+        self.read_and_hold(dtype, n_elems, parts, read)?.add_to(&mut self.figures);
+        Ok(())
+    }
+
+    /// [`Self::read_and_check`] that gives the figures of all blocks in place of adding them.
+    ///
+    /// # Errors
+    /// As [`Self::read_and_check`].
+    pub(crate) fn read_and_hold(
+        &self,
+        dtype: Dtype,
+        n_elems: u64,
+        parts: Vec<Vec<Range<u64>>>,
+        read: impl Fn(u64, &mut [u8], &mut [u8], &mut [u8]) -> Result<()> + Sync,
+    ) -> Result<Held> {
+        let held = threads::map(parts, |part| {
             // Taken out, because `read` may itself work in the pool, and this thread then check another part meanwhile.
             let mut scratch = SCRATCH.take();
-            let figures = checker.check_part(dtype, n_elems, &part, &read, &mut scratch);
+            let figures = self.check_part(dtype, n_elems, &part, &read, &mut scratch);
             SCRATCH.set(scratch);
-            figures
+            Ok((part, figures?))
         });
-        for (part, figures) in parts.into_iter().zip(figures) {
-            for (block, figures) in part.into_iter().flatten().zip(&figures?) {
-                self.figures.add(block, figures);
-            }
-        }
-        Ok(())
+        held.into_iter().collect::<Result<_>>().map(Held)
     }
 
     /// Reads and checks the blocks of a part together; gives the figures of each.
@@ -221,6 +233,21 @@ impl Checker<'_> {
     }
 }
 
+/// Figures of blocks that were held against the reference.
+#[derive(Debug)]
+pub(crate) struct Held(Vec<(Vec<Range<u64>>, Vec<BlockFigures>)>);
+
+impl Held {
+    /// Adds them, block by block.
+    pub(crate) fn add_to(self, sums: &mut ErrorFigures) {
+        for (part, figures) in self.0 {
+            for (block, figures) in part.into_iter().flatten().zip(&figures) {
+                sums.add(block, figures);
+            }
+        }
+    }
+}
+
 thread_local! {
     static SCRATCH: std::cell::Cell<Scratch> = const { std::cell::Cell::new(Scratch::EMPTY) };
 }
@@ -260,35 +287,47 @@ impl Scratch {
     /// Makes room for so many elements.
     fn resize(&mut self, info: &FormatInfo, dtype: Dtype, n_elems: usize) {
         self.input.resize(n_elems * dtype.n_bytes(), 0);
-        for codes in [&mut self.codes, &mut self.expected_codes] {
-            codes.resize(info.codes_at(n_elems), 0);
-        }
-        for scales in [&mut self.scales, &mut self.expected_scales] {
-            scales.resize(info.scales_at(n_elems), 0);
-        }
-        self.values.resize(n_elems, 0.0);
+        self.codes.resize(info.codes_at(n_elems), 0);
+        self.scales.resize(info.scales_at(n_elems), 0);
+        let n_at_once = n_elems.min(IN_CACHE);
+        self.expected_codes.resize(info.codes_at(n_at_once), 0);
+        self.expected_scales.resize(info.scales_at(n_at_once), 0);
+        self.wide.resize(n_at_once, 0.0);
+        self.values.resize(n_at_once, 0.0);
     }
 
     /// The blocks' figures, if all bytes are what the CPU path makes of the weights: it gives what the reference does.
     fn figures_if_right(&mut self, format: Format, dtype: Dtype) -> Option<Vec<BlockFigures>> {
         let Self { input, codes, scales, expected_codes, expected_scales, wide, values, .. } = self;
-        let info = format.info();
+        let (info, level) = (format.info(), Level::new());
         let weights = Weights::from_le_bytes(dtype, input).ok()?;
-        cpu::quantize_into(format, weights, 0, expected_codes, expected_scales).ok()?;
-        if expected_codes != codes || (expected_scales != scales && info.scale != ScaleType::Nested) {
-            return None;
-        }
-        cpu::dequantize_into(format, codes, scales, 0, Dtype::F32, bytemuck::cast_slice_mut(values)).ok()?;
-        let weights = match (dtype, bytemuck::try_cast_slice(weights.bytes())) {
-            (Dtype::F32, Ok(values)) => values,
-            _ => {
-                wide.resize(weights.len(), 0.0);
-                weights.widen_into(wide);
-                wide
+        let mut figures = Vec::with_capacity(weights.len().div_ceil(info.block));
+        for start in (0..weights.len()).step_by(IN_CACHE) {
+            let end = weights.len().min(start + IN_CACHE);
+            let weights = weights.slice(start..end);
+            let codes = &codes[info.codes_at(start)..info.codes_at(end)];
+            let scales = &scales[info.scales_at(start)..info.scales_at(end)];
+            let expected_codes = &mut expected_codes[..codes.len()];
+            let expected_scales = &mut expected_scales[..scales.len()];
+            cpu::quantize_part(level, format, weights, 0, expected_codes, expected_scales).ok()?;
+            if expected_codes != codes || (expected_scales != scales && info.scale != ScaleType::Nested) {
+                return None;
             }
-        };
-        let mut figures = vec![BlockFigures::default(); values.len().div_ceil(info.block)];
-        simd::figures(Level::new(), info.block, weights, values, &mut figures);
+            let values = &mut values[..weights.len()];
+            let bytes = bytemuck::cast_slice_mut(values);
+            cpu::dequantize_part(level, format, codes, scales, 0, Dtype::F32, bytes).ok()?;
+            let weights = match (dtype, bytemuck::try_cast_slice(weights.bytes())) {
+                (Dtype::F32, Ok(values)) => values,
+                _ => {
+                    let wide = &mut wide[..weights.len()];
+                    weights.widen_into(wide);
+                    wide
+                }
+            };
+            let n_done = figures.len();
+            figures.resize(n_done + values.len().div_ceil(info.block), BlockFigures::default());
+            simd::figures(level, info.block, weights, values, &mut figures[n_done..]);
+        }
         Some(figures)
     }
 }
