@@ -256,7 +256,7 @@ fn the_fastest_shape_is_measured_once() {
             let small = pollster::block_on(small.with_fastest_shape(work)).expect("a working device");
             assert_ne!(small.shape(), Shape::Tile, "{name}: {work:?}: its workgroups are too small");
 
-            let weights: Vec<f32> = (0..10_000_u16).map(|i| f32::from(i * 37 % 1009) / 64.0 - 7.0).collect();
+            let weights: Vec<f32> = (0..10_000_u16).map(|i| f32::from(i % 1009) / 64.0 - 7.0).collect();
             let expected = quantize(format, &weights).expect("finite");
             let actual = pollster::block_on(again.quantize(format, &weights)).expect("finite");
             assert_eq!(selftest::packed_difference((&weights).into(), &expected, &actual), None, "{name}");
