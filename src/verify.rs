@@ -178,7 +178,7 @@ impl ErrorFigures {
 }
 
 /// What a block adds to the figures.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct BlockFigures {
     n_elems: u64,
     max_abs_error: f64,

@@ -50,7 +50,8 @@ impl<'a> BlockWriter<'a> {
     }
 }
 
-/// Writes blocks where they belong, and their scales unless these are nested, which come at the end: from any thread, in any order.
+/// Writes blocks where they belong, on any thread, in any order; their scales too, unless these are nested, which come at the
+/// end.
 pub(crate) fn store_blocks(weight: &PackedTensor, data: Data<'_>, chunk: PackedChunk<'_>) -> Result<()> {
     store(weight, data, chunk, weight.nested().is_none())
 }

@@ -364,8 +364,9 @@ impl Job<'_, '_> {
                     held.into_iter().flatten().for_each(|held| held.add_to(&mut figures));
                     let n_blocks = chunk.scales.len() / info.scale.n_bytes();
                     let n_elems = ((n_blocks * info.block) as u64).min(weight.n_elems - chunk.first_elem);
-                    let n_times = if at_once { 2 } else { 1 };
-                    ticks.add(n_elems * width * n_times)
+                    ticks.add(n_elems * width)?;
+                    // It has been gone through twice.
+                    if at_once { ticks.add(n_elems * width) } else { Ok(()) }
                 },
             )
             .await?;

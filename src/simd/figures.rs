@@ -50,3 +50,37 @@ fn add<S: Simd>([max, squared_error, squared]: [f64x8<S>; 3], x: f64x8<S>, value
     let error = (x - value).abs();
     [max.max(error), squared_error + error * error, squared + x * x]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::SplitMix;
+
+    /// Errors and weights of like sizes with all their bits, so that sums in another order would differ.
+    #[test]
+    fn every_instruction_set_gives_the_same_figures_to_the_bit() {
+        let best = Level::new();
+        #[cfg(target_arch = "x86_64")]
+        let lower = [best.as_avx2().map(Level::Avx2), best.as_sse2().map(Level::Sse2)];
+        #[cfg(not(target_arch = "x86_64"))]
+        let lower: [Option<Level>; 0] = [];
+        let mut random = SplitMix::new(17);
+        let mut next = || {
+            let [a, b, c, sign, ..] = random.next().to_le_bytes();
+            f32::from_le_bytes([a, b, c, 0x3e | (sign & 0x80)])
+        };
+        for block in [32, 64] {
+            for n in [1, block - 1, block, block + 1, 20 * block, 20 * block + 9] {
+                let weights: Vec<f32> = (0..n).map(|_| next()).collect();
+                let values: Vec<f32> = weights.iter().map(|x| x + next() / 8.0).collect();
+                let blocks = weights.chunks(block).zip(values.chunks(block));
+                let expected: Vec<_> = blocks.map(|(weights, values)| BlockFigures::new(weights, values)).collect();
+                for level in [best].into_iter().chain(lower.into_iter().flatten()) {
+                    let mut actual = vec![BlockFigures::default(); expected.len()];
+                    figures(level, block, &weights, &values, &mut actual);
+                    assert_eq!(actual, expected, "{n} elements in blocks of {block}, {level:?}");
+                }
+            }
+        }
+    }
+}
