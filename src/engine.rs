@@ -4,8 +4,8 @@ use crate::cpu;
 use crate::dtype::{Dtype, Weights};
 use crate::error::{Error, Result};
 use crate::format::Format;
-use crate::gpu::{Gpu, Work};
-use crate::packed::{Packed, PackedChunk, copy_from, room, zeroed_parts};
+use crate::gpu::{Elements, Gpu, Work};
+use crate::packed::{Packed, PackedChunk, room, zeroed_parts};
 use crate::threads;
 
 /// Elements that the CPU path takes at a time.
@@ -18,7 +18,7 @@ const CHECK_ELEMS: usize = 1 << 25;
 pub const MIN_MEMORY_BYTES: u64 = 64 << 20;
 
 /// Buffers of a chunk's size that a GPU's stream has at most, on host and device: two chunks in flight, of which each has
-/// its input in staging memory and in the kernel's buffer, and outputs of at most as many bytes; and what the host reads into.
+/// its inputs in staging memory and in the kernel's buffers, and so its outputs, of at most as many bytes each.
 const BUFFERS_IN_FLIGHT: u64 = 12;
 
 /// What quantizes and dequantizes.
@@ -153,13 +153,17 @@ impl Engine {
     ) -> Result<Packed> {
         let weights = weights.into();
         let (info, n_elems) = (format.info(), weights.len());
-        if let Self::Gpu(_) = self {
-            let (dtype, bytes) = (weights.dtype(), weights.bytes());
-            let read = |first: u64, out: &mut [u8]| {
-                copy_from(bytes, first * dtype.n_bytes() as u64, out);
-                Ok(())
+        if let Self::Gpu(gpu) = self {
+            let (dtype, n_elems) = (weights.dtype(), n_elems as u64);
+            info.check_len(n_elems)?;
+            let (mut codes, mut scales) = (room(info.codes_bytes(n_elems))?, room(info.scales_bytes(n_elems))?);
+            let mut write = |chunk: PackedChunk<'_>| {
+                codes.extend_from_slice(chunk.codes);
+                scales.extend_from_slice(chunk.scales);
+                check()
             };
-            return self.quantize_to_memory(format, dtype, n_elems as u64, read, |_| check()).await;
+            gpu.quantize_stream(format, dtype, n_elems, Elements::Memory(weights.bytes()), &mut write).await?;
+            return Packed::from_stream(format, n_elems, codes, scales);
         }
         let (mut codes, mut scales) = zeroed_parts(info, n_elems)?;
         for first in (0..n_elems).step_by(CHECK_ELEMS) {
@@ -226,7 +230,7 @@ impl Engine {
         match self {
             Self::Gpu(gpu) => {
                 let mut read = |first_elem: u64, out: &mut [u8]| read(first_elem, out);
-                gpu.quantize_stream(format, dtype, n_elems, &mut read, &mut write).await
+                gpu.quantize_stream(format, dtype, n_elems, Elements::Read(&mut read), &mut write).await
             }
             Self::Cpu => quantize_on_cpu(format, dtype, n_elems, read, |_| Ok(()), |chunk, _| write(chunk)),
         }

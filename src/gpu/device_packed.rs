@@ -273,7 +273,7 @@ impl Gpu {
                 (staging, submission, mapped)
             })
             .await?;
-        self.wait(submission, mapped).await?;
+        self.wait(submission, vec![mapped]).await?;
         let view = staging.get_mapped_range(..).map_err(|error| self.lost_error(&error.to_string()))?;
         let bytes = view.to_vec();
         drop(view);

@@ -8,6 +8,7 @@ mod device_packed;
 // A browser's clock is too coarse for it.
 #[cfg(not(target_family = "wasm"))]
 mod fastest;
+mod inputs;
 mod kernels;
 mod pipelines;
 mod place;
@@ -22,8 +23,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use futures_channel::oneshot;
-
 pub use adapter::{Adapter, adapters};
 pub use device_packed::DevicePacked;
 pub use kernels::{Access, Direction, Kernel, Params, STATUS_BYTES, Shape};
@@ -31,11 +30,12 @@ pub use pipelines::Work;
 pub use place::BufferAt;
 pub use product::Product;
 pub use product_kernels::{ProductKernel, ProductParams, ProductShape};
+pub(crate) use stream::Elements;
 
 use crate::dtype::{Dtype, Weights};
 use crate::error::{Error, Result};
 use crate::format::Format;
-use crate::packed::{Packed, PackedChunk, copy_from, zeroed, zeroed_parts};
+use crate::packed::{Packed, PackedChunk, zeroed, zeroed_parts};
 
 /// How long one piece may take. Software adapters need about a second for the largest.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -55,6 +55,8 @@ pub struct Gpu {
     shape: Shape,
     /// Whether products may use subgroup operations.
     subgroups: bool,
+    /// Whether the kernels' buffers are mapped themselves: on devices whose memory is the host's.
+    unified: bool,
     max_chunk_bytes: u64,
     lost: Arc<OnceLock<String>>,
     pipelines: Arc<Mutex<pipelines::Pipelines>>,
@@ -87,7 +89,7 @@ impl Gpu {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wgquant"),
             required_limits: adapter.limits(),
-            required_features: adapter.features() & wgpu::Features::SUBGROUP,
+            required_features: adapter.features() & (wgpu::Features::SUBGROUP | unified_memory(&adapter.get_info())),
             ..wgpu::DeviceDescriptor::default()
         };
         let (device, queue) = adapter.request_device(&descriptor).await.map_err(|error| Error::OpenDevice {
@@ -124,12 +126,15 @@ impl Gpu {
         let subgroups = !cfg!(target_family = "wasm")
             && device.features().contains(wgpu::Features::SUBGROUP)
             && info.subgroup_max_size <= product_kernels::MAX_SUBGROUP;
+        let mappable = unified_memory(&info);
+        let unified = !mappable.is_empty() && device.features().contains(mappable);
         Ok(Self {
             device,
             queue,
             info,
             shape,
             subgroups,
+            unified,
             max_chunk_bytes: DEFAULT_CHUNK_BYTES,
             lost: Arc::default(),
             pipelines: Arc::default(),
@@ -147,6 +152,7 @@ impl Gpu {
             info: self.info.clone(),
             shape: self.shape,
             subgroups: self.subgroups,
+            unified: self.unified,
             max_chunk_bytes: self.max_chunk_bytes,
             lost: Arc::clone(&self.lost),
             pipelines: Arc::clone(&self.pipelines),
@@ -220,17 +226,14 @@ impl Gpu {
     pub async fn quantize<'a>(&self, format: Format, weights: impl Into<Weights<'a>>) -> Result<Packed> {
         let weights = weights.into();
         let (mut codes, mut scales) = zeroed_parts(format.info(), weights.len())?;
-        let (info, width) = (format.info(), weights.dtype().n_bytes());
-        let mut read = |first: u64, out: &mut [u8]| {
-            copy_from(weights.bytes(), first * width as u64, out);
-            Ok(())
-        };
+        let info = format.info();
+        let elements = Elements::Memory(weights.bytes());
         let mut write = |chunk: PackedChunk<'_>| {
             copy_to(&mut codes, info.codes_bytes(chunk.first_elem), chunk.codes);
             copy_to(&mut scales, info.scales_bytes(chunk.first_elem), chunk.scales);
             Ok(())
         };
-        self.quantize_stream(format, weights.dtype(), weights.len() as u64, &mut read, &mut write).await?;
+        self.quantize_stream(format, weights.dtype(), weights.len() as u64, elements, &mut write).await?;
         Packed::from_stream(format, weights.len() as u64, codes, scales)
     }
 
@@ -272,12 +275,8 @@ impl Gpu {
         }
     }
 
-    /// Waits for a submission and for the mapping that was asked for with it.
-    async fn wait(
-        &self,
-        submission: wgpu::SubmissionIndex,
-        mapped: oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>,
-    ) -> Result<()> {
+    /// Waits for a submission and for the mappings that were asked for with it.
+    async fn wait(&self, submission: wgpu::SubmissionIndex, mapped: Vec<stream::Mapped>) -> Result<()> {
         let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(TIMEOUT) };
         match self.poll(wait) {
             None => return Err(self.lost_error("the driver reported a lost device")),
@@ -288,16 +287,19 @@ impl Gpu {
             Some(Ok(_)) => {}
         }
         self.check_lost()?;
-        // Natively the callback has run by now or never will; in a browser it runs later.
-        #[cfg(not(target_arch = "wasm32"))]
-        let mapped = { mapped }.try_recv().ok().flatten();
-        #[cfg(target_arch = "wasm32")]
-        let mapped = mapped.await.ok();
-        match mapped {
-            Some(Ok(())) => Ok(()),
-            Some(Err(error)) => Err(self.lost_error(&error.to_string())),
-            None => Err(self.lost_error("results could not be read back")),
+        for mapped in mapped {
+            // Natively the callback has run by now or never will; in a browser it runs later.
+            #[cfg(not(target_arch = "wasm32"))]
+            let mapped = { mapped }.try_recv().ok().flatten();
+            #[cfg(target_arch = "wasm32")]
+            let mapped = mapped.await.ok();
+            match mapped {
+                Some(Ok(())) => {}
+                Some(Err(error)) => return Err(self.lost_error(&error.to_string())),
+                None => return Err(self.lost_error("results could not be read back")),
+            }
         }
+        Ok(())
     }
 
     /// Polls the device. `None` where the driver reports it as lost: wgpu 30 panics then.
@@ -347,6 +349,14 @@ fn check_limits(adapter: &str, limits: &wgpu::Limits) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The feature by which a device with unified memory does without staging; none for another's, where it would be slow.
+fn unified_memory(info: &wgpu::AdapterInfo) -> wgpu::Features {
+    match info.device_type {
+        wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::Cpu => wgpu::Features::MAPPABLE_PRIMARY_BUFFERS,
+        _ => wgpu::Features::empty(),
+    }
 }
 
 /// Whether workgroups are large enough for the tile shapes.

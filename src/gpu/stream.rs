@@ -2,6 +2,7 @@
 
 use futures_channel::oneshot;
 
+use super::inputs::{Inputs, PIECE_BYTES};
 use super::kernels::{Access, Direction, Kernel, Params, STATUS_BYTES};
 use super::plan::{self, Chunk};
 use super::{Gpu, lock};
@@ -9,7 +10,7 @@ use crate::cpu;
 use crate::dtype::{Dtype, Weights};
 use crate::error::{Error, Result};
 use crate::format::Format;
-use crate::packed::PackedChunk;
+use crate::packed::{PackedChunk, copy_from};
 use crate::threads;
 
 /// Pieces in flight: one is computed while the other is filled or read.
@@ -21,11 +22,14 @@ pub(super) struct Slot {
     kernel: Kernel,
     capacity_blocks: u64,
     params: wgpu::Buffer,
-    inputs: Vec<wgpu::Buffer>,
+    pub(super) inputs: Vec<wgpu::Buffer>,
+    /// Where the host writes each input, mapped unless the slot is in flight: the input itself in unified memory. A browser's
+    /// are written through the queue.
+    pub(super) uploads: Vec<wgpu::Buffer>,
+    /// The status is the last.
     outputs: Vec<wgpu::Buffer>,
-    status: wgpu::Buffer,
-    /// All outputs one after the other, each with room for `capacity_blocks`, then the status.
-    readback: wgpu::Buffer,
+    /// Where the host reads each output: the output itself in unified memory.
+    readbacks: Vec<wgpu::Buffer>,
     bind_group: wgpu::BindGroup,
 }
 
@@ -33,8 +37,7 @@ pub(super) struct Slot {
 #[cfg(target_family = "wasm")]
 impl Drop for Slot {
     fn drop(&mut self) {
-        for buffer in [&self.params, &self.status, &self.readback].into_iter().chain(&self.inputs).chain(&self.outputs)
-        {
+        for buffer in [&self.params].into_iter().chain(&self.inputs).chain(&self.outputs).chain(&self.readbacks) {
             buffer.destroy();
         }
     }
@@ -45,7 +48,28 @@ struct InFlight {
     chunk: Chunk,
     slot: Slot,
     submission: wgpu::SubmissionIndex,
-    mapped: oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>,
+    mapped: Vec<Mapped>,
+}
+
+/// That a buffer is mapped, once it is.
+pub(super) type Mapped = oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>;
+
+/// Where weights come from.
+pub(crate) enum Elements<'a> {
+    /// All of them, in memory.
+    Memory(&'a [u8]),
+    /// Fills a buffer with the elements from a flat index on.
+    Read(&'a mut (dyn FnMut(u64, &mut [u8]) -> Result<()> + Send)),
+}
+
+impl Elements<'_> {
+    fn read(&mut self, first_elem: u64, width: usize, out: &mut [u8]) -> Result<()> {
+        match self {
+            Self::Memory(bytes) => copy_from(bytes, first_elem * width as u64, out),
+            Self::Read(read) => read(first_elem, out)?,
+        }
+        Ok(())
+    }
 }
 
 /// What is read back of a piece.
@@ -56,7 +80,7 @@ struct Piece<'a> {
     fault: Option<u32>,
 }
 
-type Fill<'a> = &'a mut (dyn FnMut(&Chunk, &mut [Vec<u8>]) -> Result<()> + Send);
+type Fill<'a> = &'a mut (dyn FnMut(&Chunk, &Inputs<'_>) -> Result<()> + Send);
 type Drain<'a> = &'a mut dyn FnMut(&Piece<'_>) -> Result<()>;
 
 impl Gpu {
@@ -65,18 +89,36 @@ impl Gpu {
         format: Format,
         dtype: Dtype,
         n_elems: u64,
-        read: &mut (impl FnMut(u64, &mut [u8]) -> Result<()> + Send),
+        mut elements: Elements<'_>,
         write: &mut impl FnMut(PackedChunk<'_>) -> Result<()>,
     ) -> Result<()> {
         let kernel =
             Kernel { format, direction: Direction::Quantize, shape: self.shape, dtype, access: Access::Vectors };
         let info = format.info();
         let mut fault_at = None;
-        let mut scales = Vec::new();
+        let width = dtype.n_bytes();
+        let (mut piece, mut scales) = (Vec::new(), Vec::new());
         self.stream(
             kernel,
             n_elems,
-            &mut |chunk, inputs| read(chunk.first_elem, &mut inputs[0][..chunk.n_elems as usize * dtype.n_bytes()]),
+            &mut |chunk, inputs| {
+                let n_bytes = chunk.n_elems as usize * width;
+                for at in (0..n_bytes).step_by(PIECE_BYTES) {
+                    let end = n_bytes.min(at + PIECE_BYTES);
+                    match &mut elements {
+                        Elements::Memory(bytes) => {
+                            let first_byte = used_bytes(chunk.first_elem) * width;
+                            inputs.write(0, at, &bytes[first_byte + at..first_byte + end])?;
+                        }
+                        Elements::Read(read) => {
+                            piece.resize(end - at, 0);
+                            read(chunk.first_elem + (at / width) as u64, &mut piece)?;
+                            inputs.write(0, at, &piece)?;
+                        }
+                    }
+                }
+                Ok(())
+            },
             &mut |piece| {
                 let first_elem = piece.chunk.first_elem;
                 if let Some(index) = piece.fault {
@@ -94,8 +136,8 @@ impl Gpu {
             Some(index) => {
                 let first = index - index % info.block as u64;
                 let n = info.block.min(used_bytes(n_elems - first));
-                let mut bytes = vec![0; n * dtype.n_bytes()];
-                let on_cpu = read(first, &mut bytes).and_then(|()| {
+                let mut bytes = vec![0; n * width];
+                let on_cpu = elements.read(first, width, &mut bytes).and_then(|()| {
                     let weights = Weights::from_le_bytes(dtype, &bytes)?;
                     cpu::quantize_into(format, weights, first, &mut vec![0; n], &mut vec![0; info.scale.n_bytes()])
                 });
@@ -116,24 +158,35 @@ impl Gpu {
             Kernel { format, direction: Direction::Dequantize, shape: self.shape, dtype, access: Access::Vectors };
         let info = format.info();
         let mut fault_at = None;
-        let mut scales = Vec::new();
+        // Runs of so many blocks that they lie well in the inputs.
+        let run_blocks = (PIECE_BYTES / info.block_codes_bytes()).next_multiple_of(used_bytes(plan::ALIGNED_BLOCKS));
+        let (mut codes, mut scales, mut words) = (Vec::new(), Vec::new(), Vec::new());
         self.stream(
             kernel,
             n_elems,
             &mut |chunk, inputs| {
-                let n_elems = u64::from(chunk.n_elems);
-                scales.resize(used_bytes(info.scales_bytes(n_elems)), 0);
-                let (codes, words) = inputs.split_at_mut(1);
-                read(chunk.first_elem, &mut codes[0][..used_bytes(info.codes_bytes(n_elems))], &mut scales)?;
-                let bad_scale = scales
-                    .chunks_exact(info.scale.n_bytes())
-                    .any(|scale| (info.codec.dequantize_block)(&[], scale, &mut []).is_err());
-                if bad_scale {
-                    // The reference tells the first fault, be it this scale or a code before it.
-                    let mut out = vec![0; chunk.n_elems as usize * dtype.n_bytes()];
-                    cpu::dequantize_into(format, &codes[0], &scales, chunk.first_elem, dtype, &mut out)?;
+                for first_block in (0..chunk.n_blocks as usize).step_by(run_blocks) {
+                    let first = first_block * info.block;
+                    let n = (chunk.n_elems as usize - first).min(run_blocks * info.block);
+                    codes.resize(info.codes_at(n), 0);
+                    scales.resize(info.scales_at(n), 0);
+                    read(chunk.first_elem + first as u64, &mut codes, &mut scales)?;
+                    let bad_scale = scales
+                        .chunks_exact(info.scale.n_bytes())
+                        .any(|scale| (info.codec.dequantize_block)(&[], scale, &mut []).is_err());
+                    if bad_scale {
+                        // The reference tells the chunk's first fault, be it this scale or a code before it.
+                        let n = first + n;
+                        let (mut codes, mut scales) = (vec![0; info.codes_at(n)], vec![0; info.scales_at(n)]);
+                        read(chunk.first_elem, &mut codes, &mut scales)?;
+                        let mut out = vec![0; n * dtype.n_bytes()];
+                        cpu::dequantize_into(format, &codes, &scales, chunk.first_elem, dtype, &mut out)?;
+                    }
+                    words.resize(n.div_ceil(info.block) * 4, 0);
+                    widen_scales(&scales, info.scale.n_bytes(), &mut words);
+                    inputs.write(0, info.codes_at(first), &codes)?;
+                    inputs.write(1, first_block * 4, &words)?;
                 }
-                widen_scales(&scales, info.scale.n_bytes(), &mut words[0]);
                 Ok(())
             },
             &mut |piece| {
@@ -179,32 +232,30 @@ impl Gpu {
         let chunk_blocks = plan::blocks_per_chunk(self.plan_limits(), block, largest);
         let capacity = chunk_blocks.min(n_elems.div_ceil(block as u64));
 
-        let mut host_inputs: Vec<Vec<u8>> = inputs.iter().map(|_| Vec::new()).collect();
         let mut in_flight = std::collections::VecDeque::new();
         for chunk in plan::chunks(n_elems, block, chunk_blocks) {
             let done = if in_flight.len() == N_SLOTS { in_flight.pop_front() } else { None };
-            let mut fill = || {
-                for (host, block_bytes) in host_inputs.iter_mut().zip(&inputs) {
-                    host.resize(chunk.n_blocks as usize * block_bytes, 0);
-                }
-                fill(&chunk, &mut host_inputs)
-            };
+            let mut fill = |slot: &Slot| fill(&chunk, &Inputs { gpu: self, slot });
             // While the device computes the piece before, this one is filled and the one that is done is drained.
             let (slot, filled) = match done {
                 Some(piece) => self.finish(piece, drain, fill).await?,
-                None => (self.slot(kernel, &pipeline, capacity).await?, fill()),
+                None => {
+                    let slot = self.slot(kernel, &pipeline, capacity).await?;
+                    let filled = fill(&slot);
+                    (slot, filled)
+                }
             };
             if let Err(error) = filled {
                 // A fault in a piece before this one comes first.
                 for piece in in_flight {
-                    self.finish(piece, drain, || ()).await?;
+                    self.finish(piece, drain, |_| ()).await?;
                 }
                 return Err(error);
             }
-            in_flight.push_back(self.submit(chunk, slot, &pipeline, &host_inputs).await?);
+            in_flight.push_back(self.submit(chunk, slot, &pipeline).await?);
         }
         while let Some(piece) = in_flight.pop_front() {
-            let (slot, ()) = self.finish(piece, drain, || ()).await?;
+            let (slot, ()) = self.finish(piece, drain, |_| ()).await?;
             lock(&self.idle_slots).push(slot);
         }
         Ok(())
@@ -224,69 +275,79 @@ impl Gpu {
         }
         let what = format!("{capacity_blocks} blocks of {}", kernel.label());
         self.scoped(&what, || {
-            let buffer = |label: &str, size: u64, usage: wgpu::BufferUsages| {
-                let label = format!("{} {label}", kernel.label());
-                self.device.create_buffer(&wgpu::BufferDescriptor {
-                    label: Some(&label),
-                    size,
-                    usage,
-                    mapped_at_creation: false,
-                })
+            let buffer = |label: &str, size: u64, usage: wgpu::BufferUsages, mapped_at_creation: bool| {
+                let label = Some(format!("{} {label}", kernel.label()));
+                let label = label.as_deref();
+                self.device.create_buffer(&wgpu::BufferDescriptor { label, size, usage, mapped_at_creation })
             };
             use wgpu::BufferUsages as Usage;
             let size = |block_bytes: &usize| capacity_blocks * *block_bytes as u64;
-            let params = buffer("params", size_of::<Params>() as u64, Usage::UNIFORM | Usage::COPY_DST);
-            let inputs: Vec<_> = kernel
-                .input_block_bytes()
-                .iter()
-                .map(|bytes| buffer("input", size(bytes), Usage::STORAGE | Usage::COPY_DST))
-                .collect();
-            let output_bytes = kernel.output_block_bytes();
-            let outputs: Vec<_> = output_bytes
-                .iter()
-                .map(|bytes| buffer("output", size(bytes), Usage::STORAGE | Usage::COPY_SRC))
-                .collect();
-            let status = buffer("status", STATUS_BYTES, Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST);
-            let all_outputs: u64 = output_bytes.iter().map(size).sum();
-            let readback = buffer("readback", all_outputs + STATUS_BYTES, Usage::MAP_READ | Usage::COPY_DST);
-            let buffers: Vec<_> = [&params].into_iter().chain(&inputs).chain(&outputs).chain([&status]).collect();
+            let input_bytes: Vec<_> = kernel.input_block_bytes().iter().map(size).collect();
+            let output_bytes: Vec<_> = kernel.output_block_bytes().iter().map(size).chain([STATUS_BYTES]).collect();
+            let all = |label: &str, sizes: &[u64], usage: Usage, mapped: bool| -> Vec<_> {
+                sizes.iter().map(|&size| buffer(label, size, usage, mapped)).collect()
+            };
+            let params = buffer("params", size_of::<Params>() as u64, Usage::UNIFORM | Usage::COPY_DST, false);
+            let (inputs, uploads, outputs, readbacks);
+            if self.unified {
+                inputs = all("input", &input_bytes, Usage::STORAGE | Usage::MAP_WRITE, true);
+                uploads = inputs.clone();
+                outputs = all("output", &output_bytes, Usage::STORAGE | Usage::COPY_DST | Usage::MAP_READ, false);
+                readbacks = outputs.clone();
+            } else {
+                inputs = all("input", &input_bytes, Usage::STORAGE | Usage::COPY_DST, false);
+                let through_queue = cfg!(target_family = "wasm");
+                let staged = if through_queue { &[][..] } else { &input_bytes };
+                uploads = all("upload", staged, Usage::COPY_SRC | Usage::MAP_WRITE, true);
+                outputs = all("output", &output_bytes, Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST, false);
+                readbacks = all("readback", &output_bytes, Usage::COPY_DST | Usage::MAP_READ, false);
+            }
+            let buffers: Vec<_> = [&params].into_iter().chain(&inputs).chain(&outputs).collect();
             let bind_group = bind(&self.device, pipeline, buffers.iter().map(|b| b.as_entire_binding()));
-            Slot { kernel, capacity_blocks, params, inputs, outputs, status, readback, bind_group }
+            Slot { kernel, capacity_blocks, params, inputs, uploads, outputs, readbacks, bind_group }
         })
         .await
     }
 
-    async fn submit(
-        &self,
-        chunk: Chunk,
-        slot: Slot,
-        pipeline: &wgpu::ComputePipeline,
-        inputs: &[Vec<u8>],
-    ) -> Result<InFlight> {
+    async fn submit(&self, chunk: Chunk, slot: Slot, pipeline: &wgpu::ComputePipeline) -> Result<InFlight> {
         let kernel = slot.kernel;
+        let used = |block_bytes: &usize| u64::from(chunk.n_blocks) * *block_bytes as u64;
         let (submission, mapped) = self
             .scoped(&kernel.label(), || {
                 let params = Params { n_elems: chunk.n_elems, n_blocks: chunk.n_blocks, ..Params::default() };
                 self.queue.write_buffer(&slot.params, 0, bytemuck::bytes_of(&params));
-                for (buffer, bytes) in slot.inputs.iter().zip(inputs) {
-                    self.queue.write_buffer(buffer, 0, bytes);
-                }
                 let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-                encoder.clear_buffer(&slot.status, 0, None);
+                for upload in &slot.uploads {
+                    upload.unmap();
+                }
+                if !self.unified {
+                    for ((from, to), bytes) in slot.uploads.iter().zip(&slot.inputs).zip(&kernel.input_block_bytes()) {
+                        encoder.copy_buffer_to_buffer(from, 0, to, 0, used(bytes));
+                    }
+                }
+                if let Some(status) = slot.outputs.last() {
+                    encoder.clear_buffer(status, 0, None);
+                }
                 let max_groups = self.device.limits().max_compute_workgroups_per_dimension;
                 dispatch(&mut encoder, kernel, pipeline, &slot.bind_group, chunk.n_blocks, max_groups);
-                let mut at = 0;
-                for (buffer, block_bytes) in slot.outputs.iter().zip(kernel.output_block_bytes()) {
-                    let used = u64::from(chunk.n_blocks) * block_bytes as u64;
-                    encoder.copy_buffer_to_buffer(buffer, 0, &slot.readback, at, used);
-                    at += slot.capacity_blocks * block_bytes as u64;
+                if !self.unified {
+                    let sizes = kernel.output_block_bytes();
+                    let sizes = sizes.iter().map(used).chain([STATUS_BYTES]);
+                    for ((from, to), size) in slot.outputs.iter().zip(&slot.readbacks).zip(sizes) {
+                        encoder.copy_buffer_to_buffer(from, 0, to, 0, size);
+                    }
                 }
-                encoder.copy_buffer_to_buffer(&slot.status, 0, &slot.readback, at, STATUS_BYTES);
-                let (sender, mapped) = oneshot::channel();
-                encoder.map_buffer_on_submit(&slot.readback, wgpu::MapMode::Read, .., move |result| {
-                    // A receiver that is gone has given up on this piece.
-                    let _ = sender.send(result);
-                });
+                let map = |buffer: &wgpu::Buffer, mode| {
+                    let (sender, mapped) = oneshot::channel();
+                    encoder.map_buffer_on_submit(buffer, mode, .., move |result| {
+                        // A receiver that is gone has given up on this piece.
+                        let _ = sender.send(result);
+                    });
+                    mapped
+                };
+                let mut mapped: Vec<Mapped> =
+                    slot.readbacks.iter().map(|buffer| map(buffer, wgpu::MapMode::Read)).collect();
+                mapped.extend(slot.uploads.iter().map(|buffer| map(buffer, wgpu::MapMode::Write)));
                 (self.queue.submit([encoder.finish()]), mapped)
             })
             .await?;
@@ -301,26 +362,29 @@ impl Gpu {
         &self,
         piece: InFlight,
         drain: Drain<'_>,
-        other: impl FnOnce() -> T + Send,
+        other: impl FnOnce(&Slot) -> T + Send,
     ) -> Result<(Slot, T)> {
         let InFlight { chunk, slot, submission, mapped } = piece;
         self.wait(submission, mapped).await?;
         let other = {
-            let view = slot.readback.get_mapped_range(..).map_err(|error| self.lost_error(&error.to_string()))?;
-            let mut at = 0;
-            let mut outputs = Vec::new();
-            for block_bytes in slot.kernel.output_block_bytes() {
-                outputs.push(&view[at..at + chunk.n_blocks as usize * block_bytes]);
-                at += used_bytes(slot.capacity_blocks) * block_bytes;
+            let sizes = slot.kernel.output_block_bytes();
+            let sizes = sizes.iter().map(|bytes| u64::from(chunk.n_blocks) * *bytes as u64).chain([STATUS_BYTES]);
+            let mut views = Vec::new();
+            for (readback, size) in slot.readbacks.iter().zip(sizes) {
+                let view = readback.get_mapped_range(..size);
+                views.push(view.map_err(|error| self.lost_error(&error.to_string()))?);
             }
-            let status: [u32; 2] = bytemuck::pod_read_unaligned(&view[at..]);
+            let mut outputs: Vec<&[u8]> = views.iter().map(|view| &**view).collect();
+            let status: [u32; 2] = outputs.pop().map(bytemuck::pod_read_unaligned).unwrap_or_default();
             // The larger word is the smaller index.
             let fault = status.into_iter().max().filter(|&word| word != 0).map(|word| !word);
-            let (other, drained) = threads::beside(other, || drain(&Piece { chunk, outputs, fault }));
+            let (other, drained) = threads::beside(|| other(&slot), || drain(&Piece { chunk, outputs, fault }));
             drained?;
             other
         };
-        slot.readback.unmap();
+        for readback in &slot.readbacks {
+            readback.unmap();
+        }
         Ok((slot, other))
     }
 }

@@ -37,6 +37,20 @@ fn several_devices_give_the_file_of_one() {
     assert!(folder.read("out") == expected, "nothing was replaced");
 }
 
+/// The device opens while the input is read, and whichever fails first, the input's fault is told.
+#[test]
+fn a_bad_input_is_told_before_a_bad_device() {
+    let folder = Folder::with("in", b"no checkpoint");
+    let device = adapters().swap_remove(0);
+    let args = on("no such card", &[]);
+    let wanted = "in: ";
+    folder.fails(1, &args, wanted);
+    folder.fails(1, &on(&device, &[]), wanted);
+    folder.write("in", &file(&[floats("w", "F32", &[64, 64], 1)]));
+    folder.fails(1, &args, "no GPU adapter matches \"no such card\"");
+    folder.fails(1, &on(&device, &["--memory", "1MiB"]), "bytes of memory are too few");
+}
+
 /// What the C library's own loader says that the program loaded while it ran, as every GPU library is: even what is unloaded
 /// again, whatever its name.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
