@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 
 import numpy
@@ -12,6 +13,9 @@ import wgquant
 
 # Ray looks for another address than the loopback's wherever it takes a cluster for real; this is its word for "don't".
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+
+# A shell starts what runs in the background with Ctrl-C ignored, which Python and its children then keep to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BLOCK = 64
 
