@@ -1,5 +1,5 @@
-// Dequantizes one block an invocation: no barrier, no shared memory. Where codes have 4 bits, the block's 16 values are
-// worked out once. What lies past a short tail is written as the value of code 0.
+// Dequantizes one block an invocation: no barrier, no shared memory. Where codes have 4 bits, the block's 16 values, or
+// the 8 whose negatives the others are, are worked out once. What lies past a short tail is written as the value of code 0.
 
 const SERIAL_WG: u32 = 64u;
 

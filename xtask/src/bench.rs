@@ -23,8 +23,9 @@ pub(crate) fn all(root: &Path) -> Result<()> {
     gpu(root, &["--dtype", "f32,bf16", "--access", "vectors", "--ratios", ratios])?;
     commands(root, &["--ratios", ratios])?;
 
-    let table = table(&std::fs::read_to_string(&path)?);
-    let section = format!("{}\n\n{table}", machine()?);
+    let ratios = std::fs::read_to_string(&path)?;
+    let adapters = ratios.lines().filter(|line| !line.contains('\t')).map(|line| format!("\n{line}"));
+    let section = format!("{}{}\n\n{}", machine()?, adapters.collect::<String>(), table(&ratios));
     println!("\n{section}");
     let path = root.join(DOCUMENT);
     let document = std::fs::read_to_string(&path)?;

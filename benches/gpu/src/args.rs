@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use wgquant::gpu::{Access, Direction, Kernel, Shape};
-use wgquant::{Dtype, Format};
+use wgquant::{Dtype, Format, Gpu};
 
 /// A kernel with parts of its text replaced.
 pub struct Variant {
@@ -120,16 +120,27 @@ impl Args {
         if self.shapes.is_empty() { vec![own] } else { self.shapes.clone() }
     }
 
-    /// Appends a kernel's ratio to the file of ratios, if there is to be one.
-    pub fn write_ratio(&self, adapter: &str, kernel: Kernel, what: &str, ratio: f64) -> Result<()> {
-        let Some(path) = self.ratios.as_ref().filter(|_| kernel.access == Access::Vectors) else { return Ok(()) };
+    /// Appends what an adapter's short name stands for to the file of ratios, if there is to be one.
+    pub fn write_adapter(&self, gpu: &Gpu) -> Result<()> {
+        self.write_line(&format!("{} is {}.", short_name(gpu), gpu.description()))
+    }
+
+    /// Appends a kernel's ratio.
+    pub fn write_ratio(&self, gpu: &Gpu, kernel: Kernel, what: &str, ratio: f64) -> Result<()> {
+        if kernel.access != Access::Vectors {
+            return Ok(());
+        }
         let direction = match kernel.direction {
             Direction::Quantize => "quantize",
             Direction::Dequantize => "dequantize to",
         };
         let dtype = kernel.dtype.to_string().to_lowercase();
-        let line = format!("{adapter}, {direction} {dtype}: {what}\t{}\t{ratio:.3}\n", kernel.format);
-        std::fs::OpenOptions::new().append(true).create(true).open(path)?.write_all(line.as_bytes())?;
+        self.write_line(&format!("{}, {direction} {dtype}: {what}\t{}\t{ratio:.3}", short_name(gpu), kernel.format))
+    }
+
+    fn write_line(&self, line: &str) -> Result<()> {
+        let Some(path) = &self.ratios else { return Ok(()) };
+        writeln!(std::fs::OpenOptions::new().append(true).create(true).open(path)?, "{line}")?;
         Ok(())
     }
 
@@ -142,6 +153,12 @@ impl Args {
             && (self.accesses.is_empty() || self.accesses.contains(&kernel.access))
             && (self.dtypes.is_empty() || self.dtypes.contains(&kernel.dtype))
     }
+}
+
+/// Backend and name, without what a driver adds in brackets.
+fn short_name(gpu: &Gpu) -> String {
+    let info = gpu.device().adapter_info();
+    format!("{}:{}", info.backend.to_str(), info.name.split(" (").next().unwrap_or_default())
 }
 
 fn direction(name: &str) -> Result<Direction> {

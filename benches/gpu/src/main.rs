@@ -43,6 +43,7 @@ fn main() -> Result<()> {
         println!("| --- | ---: | ---: | ---: | ---: | ---: |");
         let kernels: Vec<_> = Kernel::all().filter(|kernel| args.wants(*kernel, gpu.shape())).collect();
         let mut seconds = Vec::new();
+        args.write_adapter(&gpu)?;
         for &kernel in &kernels {
             seconds.push(one(&gpu, kernel, &args).with_context(|| kernel.label())?);
         }
@@ -76,7 +77,7 @@ fn whole(gpu: &Gpu, kernel: Kernel, seconds: f64, args: &Args) -> Result<()> {
     let ratio = seconds.max(times.upload).max(times.download) / times.whole;
     let [whole, upload, of_kernel, download] = [times.whole, times.upload, seconds, times.download].map(|s| s * 1e3);
     println!("| {} | {whole:.1} | {upload:.1} | {of_kernel:.1} | {download:.1} | {ratio:.2} |", kernel.label());
-    args.write_ratio(&gpu.description(), kernel, "slowest stage to end to end", ratio)
+    args.write_ratio(gpu, kernel, "slowest stage to end to end", ratio)
 }
 
 /// Times a kernel, its variants and its float twin beside the faster of two copy kernels. Gives the kernel's fastest time.
@@ -133,7 +134,7 @@ fn one(gpu: &Gpu, kernel: Kernel, args: &Args) -> Result<f64> {
     // On a software adapter whatever else the machine does weighs most, so that there CPU time is compared.
     let software = gpu.device().adapter_info().device_type == wgpu::DeviceType::Cpu;
     let ratio = if software { copy(Timing::cpu) / timings[0].cpu() } else { copy(Timing::best) / timings[0].best() };
-    args.write_ratio(&gpu.description(), kernel, "of a copy kernel", ratio)?;
+    args.write_ratio(gpu, kernel, "of a copy kernel", ratio)?;
     Ok(timings[0].best())
 }
 
