@@ -1,9 +1,9 @@
 //! Times every kernel on every adapter, beside a copy kernel of the same traffic and a float twin, in turns within one run.
 //!
 //! ```sh
-//! cargo run --release -- --adapter vulkan:llvmpipe --format sym4 --direction quantize --dtype f32
-//! cargo run --release -- product --adapter vulkan                          # matrix-vector products from packed codes
-//! cargo run --release -- --variant mine:formats/nf4.wgsl=/tmp/nf4.wgsl     # beside the kernel with that part replaced
+//! cargo xtask bench gpu --adapter vulkan:llvmpipe --format sym4 --direction quantize --dtype f32
+//! cargo xtask bench gpu product --adapter vulkan                          # matrix-vector products from packed codes
+//! cargo xtask bench gpu --variant mine:formats/nf4.wgsl=/tmp/nf4.wgsl     # beside the kernel with that part replaced
 //! ```
 
 mod args;
