@@ -232,7 +232,9 @@ impl Engine {
                 let mut read = |first_elem: u64, out: &mut [u8]| read(first_elem, out);
                 gpu.quantize_stream(format, dtype, n_elems, Elements::Read(&mut read), &mut write).await
             }
-            Self::Cpu => quantize_on_cpu(format, dtype, n_elems, read, |_| Ok(()), |chunk, _| write(chunk)),
+            Self::Cpu => {
+                self.quantize_stream_with(format, dtype, n_elems, read, |_| Ok(()), |chunk, _| write(chunk)).await
+            }
         }
     }
 
@@ -250,13 +252,36 @@ impl Engine {
         each: impl Fn(PackedChunk<'_>) -> Result<R> + Sync,
         mut write: impl FnMut(PackedChunk<'_>, Vec<R>) -> Result<()>,
     ) -> Result<()> {
-        if let Self::Cpu = self {
-            format.info().check_len(n_elems)?;
-            return quantize_on_cpu(format, dtype, n_elems, read, each, write);
-        }
         let info = format.info();
+        info.check_len(n_elems)?;
+        let Self::Gpu(gpu) = self else {
+            let quantize = |(first_elem, n): (u64, usize), mut chunk: CpuChunk| {
+                chunk.first_elem = first_elem;
+                chunk.codes.resize(info.codes_at(n), 0);
+                chunk.scales.resize(info.scales_at(n), 0);
+                let CpuChunk { codes, scales, .. } = &mut chunk;
+                let results = cpu::read_and_quantize(format, dtype, (first_elem, n), &read, &each, codes, scales)?;
+                Ok((chunk, results))
+            };
+            let mut write = |CpuChunk { first_elem, codes, scales }: &CpuChunk, results| {
+                write(PackedChunk { first_elem: *first_elem, codes, scales }, results)
+            };
+            // Each chunk is written while the next one is quantized.
+            let mut chunks = cpu_chunks(n_elems);
+            let Some(first) = chunks.next() else { return Ok(()) };
+            let ((mut done, mut results), mut idle) = (quantize(first, CpuChunk::default())?, CpuChunk::default());
+            for next in chunks {
+                let (next, written) = threads::beside(|| quantize(next, idle), || write(&done, results));
+                written?;
+                let quantized;
+                (quantized, results) = next?;
+                idle = std::mem::replace(&mut done, quantized);
+            }
+            return write(&done, results);
+        };
         let n_blocks = CPU_CHUNK_ELEMS / info.block;
-        self.quantize_stream(format, dtype, n_elems, read, |chunk| {
+        let mut read = |first_elem: u64, out: &mut [u8]| read(first_elem, out);
+        let mut write = |chunk: PackedChunk<'_>| {
             // In pieces as the CPU path makes them, so that what `each` gives takes no more memory.
             let codes = chunk.codes.chunks(n_blocks * info.block_codes_bytes());
             let pieces = codes.zip(chunk.scales.chunks(n_blocks * info.scale.n_bytes()));
@@ -265,8 +290,8 @@ impl Engine {
                 write(piece, vec![each(piece)?])?;
             }
             Ok(())
-        })
-        .await
+        };
+        gpu.quantize_stream(format, dtype, n_elems, Elements::Read(&mut read), &mut write).await
     }
 
     /// Quantizes a tensor of `n_elems` weights in pieces, of which `read` hands out as for [`Self::quantize_stream`], into
@@ -384,41 +409,6 @@ fn device_names(devices: &str) -> Result<Vec<&str>> {
         }
     }
     Ok(names)
-}
-
-/// [`Engine::quantize_stream_with`] on the CPU.
-fn quantize_on_cpu<R: Send>(
-    format: Format,
-    dtype: Dtype,
-    n_elems: u64,
-    read: impl Fn(u64, &mut [u8]) -> Result<()> + Sync,
-    each: impl Fn(PackedChunk<'_>) -> Result<R> + Sync,
-    mut write: impl FnMut(PackedChunk<'_>, Vec<R>) -> Result<()>,
-) -> Result<()> {
-    let info = format.info();
-    let quantize = |(first_elem, n): (u64, usize), mut chunk: CpuChunk| {
-        chunk.first_elem = first_elem;
-        chunk.codes.resize(info.codes_at(n), 0);
-        chunk.scales.resize(info.scales_at(n), 0);
-        let CpuChunk { codes, scales, .. } = &mut chunk;
-        let results = cpu::read_and_quantize(format, dtype, (first_elem, n), &read, &each, codes, scales)?;
-        Ok((chunk, results))
-    };
-    let mut write = |CpuChunk { first_elem, codes, scales }: &CpuChunk, results| {
-        write(PackedChunk { first_elem: *first_elem, codes, scales }, results)
-    };
-    // Each chunk is written while the next one is quantized.
-    let mut chunks = cpu_chunks(n_elems);
-    let Some(first) = chunks.next() else { return Ok(()) };
-    let ((mut done, mut results), mut idle) = (quantize(first, CpuChunk::default())?, CpuChunk::default());
-    for next in chunks {
-        let (next, written) = threads::beside(|| quantize(next, idle), || write(&done, results));
-        written?;
-        let quantized;
-        (quantized, results) = next?;
-        idle = std::mem::replace(&mut done, quantized);
-    }
-    write(&done, results)
 }
 
 /// First element and number of elements of each piece.
