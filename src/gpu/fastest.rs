@@ -1,13 +1,13 @@
 //! Which shape of a kernel is the fastest on an adapter: measured, where a caller asks for it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex};
 use std::time::Instant;
 
 use super::kernels::{Access, Direction, Kernel, Params, STATUS_BYTES, Shape};
 use super::pipelines::{AnyKernel, Work};
 use super::stream::{bind, dispatch};
-use super::{Gpu, has_tile_limits, plan};
+use super::{Gpu, has_tile_limits, lock, plan};
 use crate::error::Result;
 
 /// Elements that are worked on in each dispatch, at most, and dispatches in each measurement.
@@ -20,7 +20,7 @@ const N_ROUNDS: usize = 3;
 type Key = (String, bool, AnyKernel);
 
 /// What was found in this process.
-static FOUND: Mutex<Option<HashMap<Key, Shape>>> = Mutex::new(None);
+static FOUND: LazyLock<Mutex<HashMap<Key, Shape>>> = LazyLock::new(Mutex::default);
 
 impl Gpu {
     /// Uses kernels of the shape that is the fastest for `work`, by a measurement that takes some milliseconds once the
@@ -41,8 +41,7 @@ impl Gpu {
         let kernel = |shape| Kernel { format, direction, shape, dtype, access: Access::Vectors };
         let tile = has_tile_limits(&self.device.limits());
         let key = (self.description(), tile, AnyKernel::from(kernel(Shape::Block)));
-        let known =
-            FOUND.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|map| map.get(&key).copied());
+        let known = lock(&FOUND).get(&key).copied();
         if let Some(shape) = known {
             return Ok(self.with_shape(shape));
         }
@@ -55,7 +54,7 @@ impl Gpu {
                 }
             }
         }
-        FOUND.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().insert(key, best.1);
+        lock(&FOUND).insert(key, best.1);
         Ok(self.with_shape(best.1))
     }
 

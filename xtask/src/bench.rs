@@ -24,8 +24,8 @@ pub(crate) fn all(root: &Path) -> Result<()> {
     commands(root, &["--ratios", ratios])?;
 
     let ratios = std::fs::read_to_string(&path)?;
-    let adapters = ratios.lines().filter(|line| !line.contains('\t')).map(|line| format!("\n{line}"));
-    let section = format!("{}{}\n\n{}", machine()?, adapters.collect::<String>(), table(&ratios));
+    let notes: Vec<_> = ratios.lines().filter(|line| !line.contains('\t')).collect();
+    let section = format!("{}\n{}\n\n{}", notes.join("\n"), circumstances(root)?, table(&ratios));
     println!("\n{section}");
     let path = root.join(DOCUMENT);
     let document = std::fs::read_to_string(&path)?;
@@ -64,27 +64,13 @@ fn own_workspace(root: &Path, folder: &str) -> Command {
     bench
 }
 
-/// Date, processor and load: without them figures mean nothing.
-fn machine() -> Result<String> {
-    let output = |program: &str, arguments: &[&str]| -> Result<String> {
-        let output = Command::new(program).args(arguments).output().with_context(|| format!("{program} not found"))?;
-        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
-    };
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let field =
-        |name: &str| cpu.lines().find_map(|line| line.strip_prefix(name)?.split_once(':')).map(|(_, v)| v.trim());
-    let flags = field("flags").unwrap_or_default();
-    let widest = ["avx512f", "avx2", "sse4_2"].into_iter().find(|flag| flags.split(' ').any(|f| f == *flag));
+/// The commit and the machine's load: without them figures mean little.
+fn circumstances(root: &Path) -> Result<String> {
+    let commit = Command::new("git").args(["describe", "--always", "--dirty"]).current_dir(root).output();
+    let commit = String::from_utf8(commit.context("git not found")?.stdout)?;
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    Ok(format!(
-        "On {}, commit {}: {}, {} threads{}, load {} at the end.",
-        output("date", &["-u", "+%Y-%m-%d"])?,
-        output("git", &["describe", "--always", "--dirty"])?,
-        field("model name").unwrap_or(std::env::consts::ARCH),
-        std::thread::available_parallelism()?,
-        widest.map(|flag| format!(", {flag}")).unwrap_or_default(),
-        load.split(' ').nth(1).unwrap_or("unknown"),
-    ))
+    let load = load.split(' ').nth(1).unwrap_or("unknown");
+    Ok(format!("Commit {}; load {load} at the end.", commit.trim()))
 }
 
 /// A row for each measurement, a column for each format, in the order in which they come.

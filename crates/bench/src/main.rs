@@ -57,7 +57,8 @@ fn options() -> Result<Options> {
 fn main() -> Result<()> {
     let options = options()?;
     let weights = data::weights(options.n_elems);
-    report::machine(options.n_elems, options.n_repetitions);
+    let machine = report::machine(options.n_elems, options.n_repetitions);
+    println!("{machine}\n");
 
     // What is measured. Rows of GPU adapters are added here: each says what limits it, and gives its own time, so that it
     // may come from timestamps.
@@ -73,7 +74,7 @@ fn main() -> Result<()> {
     let results = runner.run(options.n_repetitions)?;
     report::tables(&results);
     if let Some(path) = &options.ratios {
-        report::ratios(&results, path)?;
+        report::ratios(&machine, &results, path)?;
     }
     if options.large {
         cpu::sizes(options.n_repetitions)?;

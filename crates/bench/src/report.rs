@@ -13,7 +13,7 @@ use crate::runner::Results;
 use crate::{candle, limits, peers};
 
 /// What it ran on, and when.
-pub(crate) fn machine(n_elems: usize, n_repetitions: usize) {
+pub(crate) fn machine(n_elems: usize, n_repetitions: usize) -> String {
     let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {
@@ -22,14 +22,14 @@ pub(crate) fn machine(n_elems: usize, n_repetitions: usize) {
     };
     let days = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() / 86_400);
     let (year, month, day) = date(days);
-    println!(
-        "{year}-{month:02}-{day:02}: {} (family {}, model {}), {n_threads} threads, {}; {} Mi weights, the fastest of {n_repetitions}.\n",
+    format!(
+        "{year}-{month:02}-{day:02}: {} (family {}, model {}), {n_threads} threads, {}; {} Mi weights, the fastest of {n_repetitions}.",
         field("model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
         field("cpu family").unwrap_or_default(),
         field("model\t").unwrap_or_default(),
         instructions(),
         n_elems >> 20,
-    );
+    )
 }
 
 /// The name of the instruction set in use.
@@ -59,9 +59,9 @@ fn writing(results: &Results) -> &'static str {
     if results.ratio(limits::FILL, limits::WRITE) > Some(1.0) { limits::FILL } else { limits::WRITE }
 }
 
-/// Appends what counts, a ratio a line.
-pub(crate) fn ratios(results: &Results, path: &Path) -> Result<()> {
-    let mut lines = String::new();
+/// Appends what it ran on, then what counts, a ratio a line.
+pub(crate) fn ratios(machine: &str, results: &Results, path: &Path) -> Result<()> {
+    let mut lines = format!("{machine}\n");
     let mut line = |what: &str, format: &str, ratio: Option<f64>| {
         lines.extend(ratio.map(|ratio| format!("{what}\t{format}\t{ratio:.3}\n")));
     };
