@@ -36,7 +36,7 @@ pub(super) trait Decode8 {
 /// Whether products of `scale` and values up to `largest` are ordinary: no overflow, and where they are rounded to 16
 /// bits, none so small that what the first rounding drops can't be computed.
 #[inline(always)]
-fn is_ordinary(scale: f32, largest: f32, dtype: Dtype) -> bool {
+pub(super) fn is_ordinary(scale: f32, largest: f32, dtype: Dtype) -> bool {
     let magnitude = scale.abs();
     let normal = magnitude == 0.0 || magnitude >= f32::from_bits((127 - 60) << 23);
     match dtype {

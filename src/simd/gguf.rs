@@ -2,23 +2,17 @@
 
 use fearless_simd::{f32x16, i32x16, prelude::*, u32x16};
 
-use super::decode::{self, Decode4, Decode8};
-use super::encode::{self, Encode, round_half_away};
-use super::{Layout, Twin, absmax2, dispatch, magnitude_bits};
+use super::decode::{Decode4, Decode8};
+use super::encode::{Encode, round_half_away};
+use super::{Layout, Twin, absmax2, dequantize, magnitude_bits, quantize};
 use crate::quant::half_scale;
 
-pub(crate) const Q4_0: Twin = Twin {
-    quantize: |level, weights, codes, scales| dispatch!(level, simd => encode::quantize::<_, Q40>(simd, weights, codes, scales)),
-    dequantize: |level, codes, scales, dtype, out| dispatch!(level, simd => decode::dequantize4::<_, Q40>(simd, codes, scales, dtype, out)),
-};
+pub(crate) const Q4_0: Twin = Twin { quantize: quantize!(Q40), dequantize: dequantize!(dequantize4, Q40) };
 
-pub(crate) const Q8_0: Twin = Twin {
-    quantize: |level, weights, codes, scales| dispatch!(level, simd => encode::quantize::<_, Q80>(simd, weights, codes, scales)),
-    dequantize: |level, codes, scales, dtype, out| dispatch!(level, simd => decode::dequantize8::<_, Q80>(simd, codes, scales, dtype, out)),
-};
+pub(crate) const Q8_0: Twin = Twin { quantize: quantize!(Q80), dequantize: dequantize!(dequantize8, Q80) };
 
-struct Q40;
-struct Q80;
+pub(super) struct Q40;
+pub(super) struct Q80;
 
 /// Stores `d` as an f16, rounded to nearest even; `None` where it would be infinite.
 #[inline(always)]
@@ -67,7 +61,7 @@ fn q4_0_scale<S: Simd>(low: f32x16<S>, high: f32x16<S>, infinity: u32, bytes: &m
 }
 
 #[inline(always)]
-fn q4_0_codes<S: Simd>(x: f32x16<S>, id: f32) -> u32x16<S> {
+pub(super) fn q4_0_codes<S: Simd>(x: f32x16<S>, id: f32) -> u32x16<S> {
     let code: i32x16<S> = (x * id + 8.5).to_int();
     code.min(15).bitcast()
 }
@@ -80,9 +74,9 @@ impl Encode for Q80 {
     fn encode<S: Simd>(_: S, x: [f32x16<S>; 4], infinity: u32, scales: &mut [u8]) -> Option<[u32x16<S>; 4]> {
         let (first, second) = scales.split_at_mut(2);
         let id = q8_0_scale(x[0], x[1], infinity, first)?;
-        let (a, b) = (round_half_away(x[0] * id).bitcast(), round_half_away(x[1] * id).bitcast());
+        let (a, b) = (q8_0_codes(x[0], id), q8_0_codes(x[1], id));
         let id = q8_0_scale(x[2], x[3], infinity, second)?;
-        Some([a, b, round_half_away(x[2] * id).bitcast(), round_half_away(x[3] * id).bitcast()])
+        Some([a, b, q8_0_codes(x[2], id), q8_0_codes(x[3], id)])
     }
 }
 
@@ -92,6 +86,11 @@ fn q8_0_scale<S: Simd>(low: f32x16<S>, high: f32x16<S>, infinity: u32, bytes: &m
     let d = absmax2(low, high, infinity)? / 127.0;
     write_half(d, bytes)?;
     Some(half_scale::reciprocal(d))
+}
+
+#[inline(always)]
+pub(super) fn q8_0_codes<S: Simd>(x: f32x16<S>, id: f32) -> u32x16<S> {
+    round_half_away(x * id).bitcast()
 }
 
 impl Decode4 for Q40 {

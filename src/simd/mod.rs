@@ -17,6 +17,8 @@ mod mxfp4;
 mod symmetric;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use fearless_simd::{Level, f32x16, prelude::*, u8x64, u16x32, u32x16};
 
@@ -64,6 +66,40 @@ macro_rules! dispatch {
     };
 }
 use dispatch;
+
+/// [`Twin::quantize`] of a format: with AVX2 by chunks of eight blocks, else by groups.
+macro_rules! quantize {
+    ($format:ty) => {
+        |level, weights, codes, scales| {
+            #[cfg(target_arch = "x86_64")]
+            if let Some(avx2) = level.as_avx2() {
+                return avx2.vectorize(
+                    #[inline(always)]
+                    || crate::simd::x86::quantize::<$format>(avx2, weights, codes, scales),
+                );
+            }
+            crate::simd::dispatch!(level, simd => crate::simd::encode::quantize::<_, $format>(simd, weights, codes, scales))
+        }
+    };
+}
+use quantize;
+
+/// [`Twin::dequantize`] of a format, by a function for each instruction set and one for AVX2 and `f32`.
+macro_rules! dequantize {
+    ($function:ident, $format:ty) => {
+        |level, codes, scales, dtype, out| {
+            #[cfg(target_arch = "x86_64")]
+            if let (Some(avx2), $crate::Dtype::F32) = (level.as_avx2(), dtype) {
+                return avx2.vectorize(
+                    #[inline(always)]
+                    || crate::simd::x86::decode::$function::<$format>(avx2, codes, scales, out),
+                );
+            }
+            crate::simd::dispatch!(level, simd => crate::simd::decode::$function::<_, $format>(simd, codes, scales, dtype, out))
+        }
+    };
+}
+use dequantize;
 
 /// Lanes of the vectors that everything is written in.
 const LANES: usize = 16;

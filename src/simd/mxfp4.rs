@@ -2,17 +2,14 @@
 
 use fearless_simd::{f32x16, prelude::*, u32x16};
 
-use super::decode::{self, Decode4};
-use super::encode::{self, Encode};
-use super::{Layout, Twin, absmax2, dispatch, magnitude_bits};
+use super::decode::Decode4;
+use super::encode::Encode;
+use super::{Layout, Twin, absmax2, dequantize, quantize};
 use crate::quant::mxfp4;
 
-pub(crate) const MXFP4: Twin = Twin {
-    quantize: |level, weights, codes, scales| dispatch!(level, simd => encode::quantize::<_, Mx>(simd, weights, codes, scales)),
-    dequantize: |level, codes, scales, dtype, out| dispatch!(level, simd => decode::dequantize4::<_, Mx>(simd, codes, scales, dtype, out)),
-};
+pub(crate) const MXFP4: Twin = Twin { quantize: quantize!(Mx), dequantize: dequantize!(dequantize4, Mx) };
 
-struct Mx;
+pub(super) struct Mx;
 
 impl Encode for Mx {
     const LAYOUT: Layout = Layout::Halves;
@@ -34,18 +31,24 @@ fn inverse(e: u8) -> f32 {
 }
 
 #[inline(always)]
-fn codes<S: Simd>(x: f32x16<S>, inverse: f32) -> u32x16<S> {
-    // Exact, but for products far below the first boundary.
-    let bits = magnitude_bits(x * inverse);
-    let y: f32x16<S> = bits.bitcast();
-    // Below 1 values are multiples of a half: adding 2^22 rounds to them, ties to even. From 1 on there is one bit of
-    // fraction, and rounding off the other 22 carries into the exponent where it must.
-    let small = (y + 4_194_304.0).bitcast::<u32x16<S>>() - 4_194_304_f32.to_bits();
-    let large = ((bits + 0x1f_ffff + ((bits >> 22) & 1)) >> 22) - ((127 << 1) - 2);
-    let code = y.simd_lt(1.0).select(small, large).min(7);
+pub(super) fn codes<S: Simd>(x: f32x16<S>, inverse: f32) -> u32x16<S> {
+    let code = ((magnitudes(x, inverse) + 2) & 0xff).min(7);
     // A negative value that rounds to zero has code 0.
     let sign = (x.bitcast::<u32x16<S>>() >> 28) & 8;
     code | (sign & code.simd_gt(0).to_vector().bitcast::<u32x16<S>>())
+}
+
+/// Codes without sign, less 2, in low bytes; 8 - 2 for what is saturated.
+#[inline(always)]
+pub(super) fn magnitudes<S: Simd>(x: f32x16<S>, inverse: f32) -> u32x16<S> {
+    // Exact, but for products far below the first boundary.
+    let y = (x * inverse).abs();
+    // Below 1 values are multiples of a half, from 1 on there is one bit of fraction: the unit is half of this power of two.
+    let power = (y.bitcast::<u32x16<S>>() & 0x7f80_0000).max(1_f32.to_bits());
+    // Adding 1.5 * 2^22 times that rounds to units, ties to even, and leaves their number in the last bits.
+    let units = power.bitcast::<f32x16<S>>().mul_add(6_291_456.0, y);
+    // From 1 on there are two codes to a power of two; 254 is twice the exponent of 1.
+    units.bitcast::<u32x16<S>>() + (power >> 22)
 }
 
 impl Decode4 for Mx {

@@ -2,20 +2,14 @@
 
 use fearless_simd::{f32x16, prelude::*, u32x16};
 
-use super::decode::{self, Decode4, Decode8};
-use super::encode::{self, Encode, round_half_away};
-use super::{Layout, Twin, absmax4, dispatch};
+use super::decode::{Decode4, Decode8};
+use super::encode::{Encode, round_half_away};
+use super::{Layout, Twin, absmax4, dequantize, quantize};
 use crate::quant::{quant4bit, quant8bit};
 
-pub(crate) const SYM4: Twin = Twin {
-    quantize: |level, weights, codes, scales| dispatch!(level, simd => encode::quantize::<_, Sym4>(simd, weights, codes, scales)),
-    dequantize: |level, codes, scales, dtype, out| dispatch!(level, simd => decode::dequantize4::<_, Sym4>(simd, codes, scales, dtype, out)),
-};
+pub(crate) const SYM4: Twin = Twin { quantize: quantize!(Sym4), dequantize: dequantize!(dequantize4, Sym4) };
 
-pub(crate) const SYM8: Twin = Twin {
-    quantize: |level, weights, codes, scales| dispatch!(level, simd => encode::quantize::<_, Sym8>(simd, weights, codes, scales)),
-    dequantize: |level, codes, scales, dtype, out| dispatch!(level, simd => decode::dequantize8::<_, Sym8>(simd, codes, scales, dtype, out)),
-};
+pub(crate) const SYM8: Twin = Twin { quantize: quantize!(Sym8), dequantize: dequantize!(dequantize8, Sym8) };
 
 pub(super) struct Sym4;
 pub(super) struct Sym8;
@@ -28,7 +22,7 @@ impl Encode for Sym4 {
     fn encode<S: Simd>(_: S, x: [f32x16<S>; 4], infinity: u32, scales: &mut [u8]) -> Option<[u32x16<S>; 4]> {
         let scale = quant4bit::scale(absmax4(x, infinity)?);
         scales.copy_from_slice(&scale.to_le_bytes());
-        Some(codes(x, scale))
+        Some(codes_of_4(x, scale))
     }
 }
 
@@ -40,7 +34,7 @@ impl Encode for Sym8 {
     fn encode<S: Simd>(_: S, x: [f32x16<S>; 4], infinity: u32, scales: &mut [u8]) -> Option<[u32x16<S>; 4]> {
         let scale = quant8bit::scale(absmax4(x, infinity)?);
         scales.copy_from_slice(&scale.to_le_bytes());
-        Some(codes(x, scale))
+        Some(codes_of_4(x, scale))
     }
 }
 
@@ -74,16 +68,15 @@ fn read(bytes: &[u8]) -> Option<f32> {
     scale.is_sign_positive().then_some(scale)
 }
 
-/// Two's-complement codes. Nothing needs clamping: the scale's repairs see to that. (A division takes no longer than the
-/// product and the two fused operations that would replace it: it has a unit of its own.)
 #[inline(always)]
-fn codes<S: Simd>(x: [f32x16<S>; 4], scale: f32) -> [u32x16<S>; 4] {
+fn codes_of_4<S: Simd>(x: [f32x16<S>; 4], scale: f32) -> [u32x16<S>; 4] {
     // A zero block's codes are 0 whatever its weights are divided by.
     let scale = if scale == 0.0 { 1.0 } else { scale };
-    [
-        round_half_away(x[0] / scale).bitcast(),
-        round_half_away(x[1] / scale).bitcast(),
-        round_half_away(x[2] / scale).bitcast(),
-        round_half_away(x[3] / scale).bitcast(),
-    ]
+    [codes(x[0], scale), codes(x[1], scale), codes(x[2], scale), codes(x[3], scale)]
+}
+
+/// Two's-complement codes. Nothing needs clamping: the scale's repairs see to that.
+#[inline(always)]
+pub(super) fn codes<S: Simd>(x: f32x16<S>, scale: f32) -> u32x16<S> {
+    round_half_away(x / scale).bitcast()
 }

@@ -1,0 +1,223 @@
+//! Eight blocks at a time, with AVX2. (With AVX-512, too: vectors twice as long gained nothing.)
+//!
+//! Quantizing goes over a chunk of eight blocks twice. First their maxima are found and become scales, all in one vector: so
+//! eight blocks share the divisions, and none waits for its own. Then codes are *guessed*: a weight times a rounded
+//! reciprocal gives its code in fixed point, with 15 or 16 bits of fraction. Where a fraction lies so close to a boundary
+//! that rounding could matter, the format's exact operations do the 64 weights again. So a guess never decides a byte.
+
+mod codebook;
+pub(super) mod decode;
+mod lanes;
+mod mxfp4;
+#[cfg(test)]
+mod tests;
+mod uniform;
+
+use fearless_simd::{Avx2 as Token, f32x8, f32x16, prelude::*, u8x16, u8x32, u16x16, u32x8, u32x16};
+
+use super::Layout;
+use super::encode::{self, Encode};
+use crate::dtype::{Dtype, Weights};
+
+type F32x8 = f32x8<Token>;
+type U8x16 = u8x16<Token>;
+type U8x32 = u8x32<Token>;
+type U16x16 = u16x16<Token>;
+type U32x8 = u32x8<Token>;
+
+/// How eight blocks become codes.
+pub(super) trait Chunk: Encode {
+    /// Elements that share a scale: 32 or 64.
+    const BLOCK: usize;
+
+    /// Stores the scales of eight blocks of `f32`. `None` where a magnitude reaches `infinity`, given as bits, or where
+    /// the blocks are for [`Encode`].
+    fn scales(avx2: Token, values: &[u8], infinity: u32, scales: &mut [u8]) -> Option<Factors>;
+
+    /// Guesses the codes of 32 weights. Gives them [woven](lanes), one a byte, and distances from boundaries, of which
+    /// none is below [`DOUBTFUL`] where all codes are right.
+    fn guess(avx2: Token, x: [F32x8; 4], rough: f32) -> (U8x32, U16x16);
+
+    /// The codes of 16 weights, in the low bytes of lanes.
+    fn exact(avx2: Token, x: f32x16<Token>, exact: f32) -> u32x16<Token>;
+}
+
+/// What eight blocks' weights are multiplied by, or divided.
+pub(super) struct Factors {
+    /// For [`Chunk::guess`].
+    rough: F32x8,
+    /// For [`Chunk::exact`].
+    exact: F32x8,
+}
+
+/// From here on distances from a boundary are certain.
+const DOUBTFUL: u16 = 5;
+
+/// Magnitudes from which on reciprocals, and scales, are ordinary numbers, and up to which; as bits.
+const SMALLEST: u32 = (127 - 100) << 23;
+const LARGEST: u32 = (127 + 100) << 23;
+
+/// [`Twin::quantize`](super::Twin::quantize) of a format.
+#[inline(always)]
+pub(super) fn quantize<E: Chunk>(avx2: Token, weights: Weights<'_>, codes: &mut [u8], scales: &mut [u8]) -> usize {
+    let code_bytes = |n: usize| if E::LAYOUT == Layout::Bytes { n } else { n / 2 };
+    let mut n_done = 0;
+    loop {
+        let (codes, scales) = (&mut codes[code_bytes(n_done)..], &mut scales[n_done / 64 * E::SCALE_BYTES..]);
+        let rest = weights.slice(n_done..weights.len());
+        let n_chunks = chunks::<E>(avx2, rest, codes, scales);
+        n_done += n_chunks;
+        let (codes, scales) = (&mut codes[code_bytes(n_chunks)..], &mut scales[n_chunks / 64 * E::SCALE_BYTES..]);
+        // A chunk that isn't ordinary, or less than one.
+        let groups = weights.slice(n_done..weights.len().min(n_done + 8 * E::BLOCK));
+        let n_groups = encode::quantize::<_, E>(avx2, groups, codes, scales);
+        n_done += n_groups;
+        if n_groups < 8 * E::BLOCK {
+            return n_done;
+        }
+    }
+}
+
+/// Quantizes whole chunks, up to one that isn't ordinary. Gives the number of elements done.
+#[inline(always)]
+fn chunks<E: Chunk>(avx2: Token, weights: Weights<'_>, codes: &mut [u8], scales: &mut [u8]) -> usize {
+    let (dtype, n) = (weights.dtype(), 8 * E::BLOCK);
+    let infinity = encode::infinity(dtype);
+    let code_bytes = if E::LAYOUT == Layout::Bytes { 64 } else { 32 };
+
+    let chunks = weights.bytes().chunks_exact(n * dtype.n_bytes());
+    let parts = codes.chunks_exact_mut(n / 64 * code_bytes).zip(scales.chunks_exact_mut(n / 64 * E::SCALE_BYTES));
+    let mut widened = [0; 4 * 8 * 64];
+    let mut n_done = 0;
+    for (chunk, (codes, scales)) in chunks.zip(parts) {
+        let values = if dtype == Dtype::F32 {
+            chunk
+        } else {
+            widen(avx2, dtype, chunk, &mut widened);
+            &widened[..4 * n]
+        };
+        let Some(factors) = E::scales(avx2, values, infinity, scales) else {
+            return n_done;
+        };
+        let (rough, exact): ([f32; 8], [f32; 8]) = (factors.rough.into(), factors.exact.into());
+        let factors = rough.chunks_exact(64 / E::BLOCK).zip(exact.chunks_exact(64 / E::BLOCK));
+        for ((values, (rough, exact)), out) in
+            values.chunks_exact(256).zip(factors).zip(codes.chunks_exact_mut(code_bytes))
+        {
+            let low = woven::<E>(avx2, &values[..128], rough[0], exact[0]);
+            let last = 64 / E::BLOCK - 1;
+            let high = woven::<E>(avx2, &values[128..], rough[last], exact[last]);
+            store(avx2, E::LAYOUT, low, high, out);
+        }
+        n_done += n;
+    }
+    n_done
+}
+
+/// The codes of 32 weights, woven.
+#[inline(always)]
+fn woven<E: Chunk>(avx2: Token, values: &[u8], rough: f32, exact: f32) -> U8x32 {
+    let (codes, distances) = E::guess(avx2, load4(avx2, values), rough);
+    if distances.simd_ge(DOUBTFUL).all_true() { codes } else { exactly::<E>(avx2, values, exact) }
+}
+
+/// [`woven`] by the format's exact operations.
+#[cold]
+#[inline(never)]
+fn exactly<E: Chunk>(avx2: Token, values: &[u8], exact: f32) -> U8x32 {
+    avx2.vectorize(
+        #[inline(always)]
+        || {
+            let [a, b, c, d] = load4(avx2, values);
+            let ((a, b), (c, d)) =
+                (E::exact(avx2, a.combine(b), exact).split(), E::exact(avx2, c.combine(d), exact).split());
+            lanes::weave_low_bytes(avx2, [a, b, c, d])
+        },
+    )
+}
+
+/// Widens 16-bit weights.
+#[inline(always)]
+fn widen(avx2: Token, dtype: Dtype, weights: &[u8], out: &mut [u8]) {
+    for (weights, out) in weights.chunks_exact(16).zip(out.chunks_exact_mut(32)) {
+        let weights = U8x16::from_slice(avx2, weights);
+        let widened =
+            if dtype == Dtype::F16 { lanes::from_halves(avx2, weights) } else { lanes::from_bf16(avx2, weights) };
+        widened.bitcast::<U8x32>().store_slice(out);
+    }
+}
+
+#[inline(always)]
+fn load(avx2: Token, values: &[u8]) -> F32x8 {
+    U8x32::from_slice(avx2, values).bitcast()
+}
+
+#[inline(always)]
+fn load4(avx2: Token, values: &[u8]) -> [F32x8; 4] {
+    [load(avx2, &values[..32]), load(avx2, &values[32..64]), load(avx2, &values[64..96]), load(avx2, &values[96..128])]
+}
+
+/// Stores 64 woven codes.
+#[inline(always)]
+fn store(avx2: Token, layout: Layout, low: U8x32, high: U8x32, out: &mut [u8]) {
+    match layout {
+        Layout::EvenHigh => lanes::even_high(avx2, low & 0xf, high & 0xf).store_slice(out),
+        Layout::Halves => lanes::halves(avx2, low, high).store_slice(out),
+        Layout::Bytes => {
+            lanes::in_order(avx2, low).store_slice(&mut out[..32]);
+            lanes::in_order(avx2, high).store_slice(&mut out[32..]);
+        }
+    }
+}
+
+/// All bits of a number but its sign; see [`maxima`].
+const MAGNITUDE: u32 = 0x7fff_ffff;
+
+/// The largest of eight blocks' bits, of which those of `MASK` count, and those of `FLIP` are flipped.
+#[inline(always)]
+fn maxima<const BLOCK: usize, const MASK: u32, const FLIP: u32>(avx2: Token, values: &[u8]) -> U32x8 {
+    let [a, b, c, d] = maxima_of_4::<BLOCK, MASK, FLIP>(avx2, &values[..16 * BLOCK]);
+    let low =
+        lanes::max_of_neighbours(avx2, lanes::max_of_neighbours(avx2, a, b), lanes::max_of_neighbours(avx2, c, d));
+    let [a, b, c, d] = maxima_of_4::<BLOCK, MASK, FLIP>(avx2, &values[16 * BLOCK..]);
+    let high =
+        lanes::max_of_neighbours(avx2, lanes::max_of_neighbours(avx2, a, b), lanes::max_of_neighbours(avx2, c, d));
+    lanes::max_of_halves(avx2, low, high)
+}
+
+#[inline(always)]
+fn maxima_of_4<const BLOCK: usize, const MASK: u32, const FLIP: u32>(avx2: Token, values: &[u8]) -> [U32x8; 4] {
+    [
+        lane_maxima::<BLOCK, MASK, FLIP>(avx2, &values[..4 * BLOCK]),
+        lane_maxima::<BLOCK, MASK, FLIP>(avx2, &values[4 * BLOCK..8 * BLOCK]),
+        lane_maxima::<BLOCK, MASK, FLIP>(avx2, &values[8 * BLOCK..12 * BLOCK]),
+        lane_maxima::<BLOCK, MASK, FLIP>(avx2, &values[12 * BLOCK..]),
+    ]
+}
+
+#[inline(always)]
+fn lane_maxima<const BLOCK: usize, const MASK: u32, const FLIP: u32>(avx2: Token, block: &[u8]) -> U32x8 {
+    let low = max_of_4::<MASK, FLIP>(load4(avx2, &block[..128]));
+    if BLOCK == 32 { low } else { low.max(max_of_4::<MASK, FLIP>(load4(avx2, &block[128..]))) }
+}
+
+#[inline(always)]
+fn max_of_4<const MASK: u32, const FLIP: u32>([a, b, c, d]: [F32x8; 4]) -> U32x8 {
+    let (a, b): (U32x8, U32x8) = (a.bitcast(), b.bitcast());
+    let (c, d): (U32x8, U32x8) = (c.bitcast(), d.bitcast());
+    let low = ((a & MASK) ^ FLIP).max((b & MASK) ^ FLIP);
+    low.max(((c & MASK) ^ FLIP).max((d & MASK) ^ FLIP))
+}
+
+/// Whether all of these magnitudes are 0, or at least [`SMALLEST`] and less than `limit`; all given as bits.
+#[inline(always)]
+fn are_ordinary(magnitudes: U32x8, limit: u32) -> bool {
+    ((magnitudes - SMALLEST).simd_lt(limit - SMALLEST) | magnitudes.simd_eq(0)).all_true()
+}
+
+/// `numerator` / `magnitudes`, rounded, or 0 where these are 0.
+#[inline(always)]
+fn reciprocals(avx2: Token, numerator: f32, magnitudes: U32x8) -> F32x8 {
+    let quotients = F32x8::splat(avx2, numerator) / magnitudes.bitcast::<F32x8>();
+    magnitudes.simd_eq(0).select(F32x8::splat(avx2, 0.0), quotients)
+}
