@@ -29,7 +29,8 @@ pub(crate) fn formats() -> impl Iterator<Item = Format> {
     Format::ALL.iter().copied().filter(|format| !format.name().ends_with("-dq"))
 }
 
-fn pool(n_threads: usize) -> Rc<ThreadPool> {
+/// Threads, or as many as there are cores for 0.
+pub(crate) fn pool(n_threads: usize) -> Rc<ThreadPool> {
     Rc::new(ThreadPoolBuilder::new().num_threads(n_threads).build().expect("threads"))
 }
 

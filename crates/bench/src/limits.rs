@@ -7,11 +7,14 @@ use std::rc::Rc;
 use fearless_simd::{Level, dispatch, prelude::*, u8x64, u32x16};
 use rayon::prelude::*;
 
+use crate::cpu;
 use crate::runner::Runner;
 
 pub(crate) const READ: &str = "limit: read f32";
 pub(crate) const WRITE: &str = "limit: write f32";
 pub(crate) const FILL: &str = "limit: memset";
+pub(crate) const READ_ONE: &str = "limit: read f32, 1 thread";
+pub(crate) const WRITE_ONE: &str = "limit: write f32, 1 thread";
 
 /// Bytes that a thread takes at a time.
 const CHUNK: usize = 1 << 18;
@@ -21,17 +24,20 @@ pub(crate) type Out = Rc<RefCell<Vec<u8>>>;
 
 pub(crate) fn add<'a>(runner: &mut Runner<'a>, weights: &'a [f32], out: &Out) {
     let (level, n_elems) = (Level::new(), weights.len());
-    runner.add(READ, n_elems, move || {
-        let bytes: &[u8] = bytemuck::cast_slice(weights);
-        let sum: u32 = bytes.par_chunks(CHUNK).map(|bytes| dispatch!(level, simd => read(simd, bytes))).sum();
-        black_box(sum);
-        Ok(())
-    });
-    let target = out.clone();
-    runner.add(WRITE, n_elems, move || {
-        target.borrow_mut().par_chunks_mut(CHUNK).for_each(|out| dispatch!(level, simd => write(simd, out)));
-        Ok(())
-    });
+    for (read_name, write_name, pool) in [(READ, WRITE, cpu::pool(0)), (READ_ONE, WRITE_ONE, cpu::pool(1))] {
+        let (target, write_pool) = (out.clone(), pool.clone());
+        runner.add(read_name, n_elems, move || {
+            let chunks = bytemuck::cast_slice(weights).par_chunks(CHUNK);
+            let sum: u32 = pool.install(|| chunks.map(|bytes| dispatch!(level, simd => read(simd, bytes))).sum());
+            black_box(sum);
+            Ok(())
+        });
+        runner.add(write_name, n_elems, move || {
+            let out = &mut *target.borrow_mut();
+            write_pool.install(|| out.par_chunks_mut(CHUNK).for_each(|out| dispatch!(level, simd => write(simd, out))));
+            Ok(())
+        });
+    }
     let target = out.clone();
     runner.add(FILL, n_elems, move || {
         target.borrow_mut().par_chunks_mut(CHUNK).for_each(|out| out.fill(7));

@@ -65,11 +65,16 @@ pub(crate) fn ratios(machine: &str, results: &Results, path: &Path) -> Result<()
     let mut line = |what: &str, format: &str, ratio: Option<f64>| {
         lines.extend(ratio.map(|ratio| format!("{what}\t{format}\t{ratio:.3}\n")));
     };
-    for (direction, limit, verb) in [(QUANTIZE, limits::READ, "reading"), (DEQUANTIZE, writing(results), "writing")] {
+    for (direction, limit, verb, scaling) in [
+        (QUANTIZE, limits::READ, "reading", results.ratio(limits::READ, limits::READ_ONE)),
+        (DEQUANTIZE, writing(results), "writing", results.ratio(limits::WRITE, limits::WRITE_ONE)),
+    ] {
         for format in cpu::formats() {
             let (one, all) = (cpu::name(format, direction, ONE), cpu::name(format, direction, ALL));
             line(&format!("CPU, {direction}: of {verb} memory"), format.name(), results.ratio(&all, limit));
             line(&format!("CPU, {direction}: all threads to one"), format.name(), results.ratio(&all, &one));
+            let own = scaling.zip(results.ratio(&all, &one)).map(|(memory, ours)| ours / memory);
+            line(&format!("CPU, {direction}: all threads to one, of {verb}'s own"), format.name(), own);
         }
     }
     for (format, peer) in peers() {
@@ -90,10 +95,11 @@ fn peers() -> impl Iterator<Item = (Format, &'static str)> {
 
 pub(crate) fn tables(results: &Results) {
     let write = writing(results);
-    println!("Rates are in G elements/s. Limits of memory on all threads, in f32:\n");
-    println!("| reading | writing 64 bytes at a time | memset |\n| --- | --- | --- |");
+    println!("Rates are in G elements/s. Limits of memory, in f32:\n");
+    println!("| threads | reading | writing 64 bytes at a time | memset |\n| --- | --- | --- | --- |");
     let limit = |name| cell(results.rate(name));
-    println!("| {} | {} | {} |\n", limit(limits::READ), limit(limits::WRITE), limit(limits::FILL));
+    println!("| all | {} | {} | {} |", limit(limits::READ), limit(limits::WRITE), limit(limits::FILL));
+    println!("| 1 | {} | {} | |\n", limit(limits::READ_ONE), limit(limits::WRITE_ONE));
 
     direction(results, "CPU: quantize", QUANTIZE, QUANTIZE_BF16, "reading", limits::READ);
     direction(results, "CPU: dequantize", DEQUANTIZE, DEQUANTIZE_BF16, "writing", write);
