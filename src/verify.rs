@@ -216,23 +216,24 @@ impl BlockFigures {
         for max in max {
             max_abs_error = if max > max_abs_error { max } else { max_abs_error };
         }
-        Self::of_lanes(weights.len() as u64, max_abs_error, &squared_error, &squared)
+        Self::of_lanes(weights.len() as u64, max_abs_error, squared_error, squared)
     }
 
-    /// From the lanes' sums.
+    /// From the lanes' sums, of which halves are added until one is left, as vectors do it.
     #[inline(always)]
     pub(crate) fn of_lanes(
         n_elems: u64,
         max_abs_error: f64,
-        squared_error: &[f64; LANES],
-        squared: &[f64; LANES],
+        mut squared_error: [f64; LANES],
+        mut squared: [f64; LANES],
     ) -> Self {
-        let mut figures = Self { n_elems, max_abs_error, ..Self::default() };
-        for lane in 0..LANES {
-            figures.squared_error += squared_error[lane];
-            figures.squared += squared[lane];
+        for half in [4, 2, 1] {
+            for lane in 0..half {
+                squared_error[lane] += squared_error[lane + half];
+                squared[lane] += squared[lane + half];
+            }
         }
-        figures
+        Self { n_elems, max_abs_error, squared_error: squared_error[0], squared: squared[0] }
     }
 }
 

@@ -38,8 +38,7 @@ fn whole_blocks<S: Simd>(
             sums = add(add(sums, x_low, value_low), x_high, value_high);
         }
         let [max, squared_error, squared] = sums;
-        *figures =
-            BlockFigures::of_lanes(block as u64, max.reduce_max(), &squared_error.to_array(), &squared.to_array());
+        *figures = BlockFigures::of_lanes(block as u64, max.reduce_max(), squared_error.to_array(), squared.to_array());
         done += 1;
     }
     done

@@ -3,10 +3,8 @@
 use fearless_simd::{f32x16, prelude::*, u32x16};
 
 use super::super::codebook::{FP4_CODES, Fp4, Nf4, fp4_codes, nf4_codes};
-use super::{
-    Chunk, F32x8, Factors, LARGEST, MAGNITUDE, Token, U8x16, U8x32, U16x16, U32x8, are_ordinary, lanes, maxima,
-    reciprocals,
-};
+use super::input::{Input, MAGNITUDE, maxima};
+use super::{Chunk, F32x8, Factors, LARGEST, Token, U8x16, U8x32, U16x16, U32x8, are_ordinary, lanes, reciprocals};
 use crate::quant::{fp4, nf4};
 
 /// Ascending thresholds by cells, intervals so short that none has two of them.
@@ -51,9 +49,9 @@ static FP4: Cells<16> = Cells::new(&fp4::THRESHOLDS, 0.0);
 
 /// Stores magnitudes as scales.
 #[inline(always)]
-fn absmax_scales(avx2: Token, values: &[u8], infinity: u32, scales: &mut [u8]) -> Option<Factors> {
-    let magnitudes = maxima::<64, MAGNITUDE, 0>(avx2, values);
-    if !are_ordinary(magnitudes, infinity.min(LARGEST)) {
+fn absmax_scales<I: Input>(avx2: Token, chunk: &[u8], scales: &mut [u8]) -> Option<Factors> {
+    let magnitudes = maxima::<I, MAGNITUDE, 0>(avx2, chunk);
+    if !are_ordinary(magnitudes, LARGEST) {
         return None;
     }
     magnitudes.bitcast::<U8x32>().store_slice(scales);
@@ -104,8 +102,8 @@ impl Chunk for Nf4 {
     const BLOCK: usize = 64;
 
     #[inline(always)]
-    fn scales(avx2: Token, values: &[u8], infinity: u32, scales: &mut [u8]) -> Option<Factors> {
-        absmax_scales(avx2, values, infinity, scales)
+    fn scales<I: Input>(avx2: Token, chunk: &[u8], scales: &mut [u8]) -> Option<Factors> {
+        absmax_scales::<I>(avx2, chunk, scales)
     }
 
     #[inline(always)]
@@ -127,8 +125,8 @@ impl Chunk for Fp4 {
     const BLOCK: usize = 64;
 
     #[inline(always)]
-    fn scales(avx2: Token, values: &[u8], infinity: u32, scales: &mut [u8]) -> Option<Factors> {
-        absmax_scales(avx2, values, infinity, scales)
+    fn scales<I: Input>(avx2: Token, chunk: &[u8], scales: &mut [u8]) -> Option<Factors> {
+        absmax_scales::<I>(avx2, chunk, scales)
     }
 
     #[inline(always)]

@@ -52,7 +52,7 @@ kernel!(
 /// [`Twin::dequantize`](crate::simd::Twin::dequantize) to `f32` of a format with 4-bit codes: each block's 16 values are
 /// computed once and looked up.
 #[inline(always)]
-pub(in super::super) fn dequantize4<D: Decode4>(avx2: Token, codes: &[u8], scales: &[u8], out: &mut [u8]) -> usize {
+pub(in crate::simd) fn dequantize4<D: Decode4>(avx2: Token, codes: &[u8], scales: &[u8], out: &mut [u8]) -> usize {
     let (low, high) = (F32x8::from_slice(avx2, &D::VALUES[..8]), F32x8::from_slice(avx2, &D::VALUES[8..]));
     let largest = D::VALUES.iter().fold(0.0_f32, |max, value| max.max(value.abs()));
     let n = if D::LAYOUT == Layout::EvenHigh { 64 } else { 32 };
@@ -92,7 +92,7 @@ pub(in super::super) fn dequantize4<D: Decode4>(avx2: Token, codes: &[u8], scale
 
 /// [`Twin::dequantize`](crate::simd::Twin::dequantize) to `f32` of a format with 8-bit codes.
 #[inline(always)]
-pub(in super::super) fn dequantize8<D: Decode8>(avx2: Token, codes: &[u8], scales: &[u8], out: &mut [u8]) -> usize {
+pub(in crate::simd) fn dequantize8<D: Decode8>(avx2: Token, codes: &[u8], scales: &[u8], out: &mut [u8]) -> usize {
     let parts = codes.chunks_exact(D::BLOCK).zip(scales.chunks_exact(D::SCALE_BYTES));
     let mut n_done = 0;
     for (out, (codes, scale)) in out.chunks_exact_mut(4 * D::BLOCK).zip(parts) {

@@ -7,6 +7,7 @@
 
 mod codebook;
 pub(super) mod decode;
+mod input;
 mod lanes;
 mod mxfp4;
 #[cfg(test)]
@@ -14,10 +15,12 @@ mod tests;
 mod uniform;
 
 use fearless_simd::{Avx2 as Token, f32x8, f32x16, prelude::*, u8x16, u8x32, u16x16, u32x8, u32x16};
+use half::{bf16, f16};
 
 use super::Layout;
 use super::encode::{self, Encode};
 use crate::dtype::{Dtype, Weights};
+use input::{Input, load4};
 
 type F32x8 = f32x8<Token>;
 type U8x16 = u8x16<Token>;
@@ -30,9 +33,9 @@ pub(super) trait Chunk: Encode {
     /// Elements that share a scale: 32 or 64.
     const BLOCK: usize;
 
-    /// Stores the scales of eight blocks of `f32`. `None` where a magnitude reaches `infinity`, given as bits, or where
-    /// the blocks are for [`Encode`].
-    fn scales(avx2: Token, values: &[u8], infinity: u32, scales: &mut [u8]) -> Option<Factors>;
+    /// Stores the scales of eight blocks. `None` where they are for [`Encode`]: where a maximum isn't finite, or not
+    /// [ordinary](are_ordinary).
+    fn scales<I: Input>(avx2: Token, chunk: &[u8], scales: &mut [u8]) -> Option<Factors>;
 
     /// Guesses the codes of 32 weights. Gives them [woven](lanes), one a byte, and distances from boundaries, of which
     /// none is below [`DOUBTFUL`] where all codes are right.
@@ -81,32 +84,31 @@ pub(super) fn quantize<E: Chunk>(avx2: Token, weights: Weights<'_>, codes: &mut 
 /// Quantizes whole chunks, up to one that isn't ordinary. Gives the number of elements done.
 #[inline(always)]
 fn chunks<E: Chunk>(avx2: Token, weights: Weights<'_>, codes: &mut [u8], scales: &mut [u8]) -> usize {
-    let (dtype, n) = (weights.dtype(), 8 * E::BLOCK);
-    let infinity = encode::infinity(dtype);
-    let code_bytes = if E::LAYOUT == Layout::Bytes { 64 } else { 32 };
+    match weights.dtype() {
+        Dtype::F32 => chunks_of::<E, f32>(avx2, weights.bytes(), codes, scales),
+        Dtype::F16 => chunks_of::<E, f16>(avx2, weights.bytes(), codes, scales),
+        Dtype::BF16 => chunks_of::<E, bf16>(avx2, weights.bytes(), codes, scales),
+    }
+}
 
-    let chunks = weights.bytes().chunks_exact(n * dtype.n_bytes());
+#[inline(always)]
+fn chunks_of<E: Chunk, I: Input>(avx2: Token, weights: &[u8], codes: &mut [u8], scales: &mut [u8]) -> usize {
+    let n = 8 * E::BLOCK;
+    let code_bytes = if E::LAYOUT == Layout::Bytes { 64 } else { 32 };
     let parts = codes.chunks_exact_mut(n / 64 * code_bytes).zip(scales.chunks_exact_mut(n / 64 * E::SCALE_BYTES));
-    let mut widened = [0; 4 * 8 * 64];
     let mut n_done = 0;
-    for (chunk, (codes, scales)) in chunks.zip(parts) {
-        let values = if dtype == Dtype::F32 {
-            chunk
-        } else {
-            widen(avx2, dtype, chunk, &mut widened);
-            &widened[..4 * n]
-        };
-        let Some(factors) = E::scales(avx2, values, infinity, scales) else {
+    for (chunk, (codes, scales)) in weights.chunks_exact(n * I::BYTES).zip(parts) {
+        let Some(factors) = E::scales::<I>(avx2, chunk, scales) else {
             return n_done;
         };
         let (rough, exact): ([f32; 8], [f32; 8]) = (factors.rough.into(), factors.exact.into());
         let factors = rough.chunks_exact(64 / E::BLOCK).zip(exact.chunks_exact(64 / E::BLOCK));
-        for ((values, (rough, exact)), out) in
-            values.chunks_exact(256).zip(factors).zip(codes.chunks_exact_mut(code_bytes))
-        {
-            let low = woven::<E>(avx2, &values[..128], rough[0], exact[0]);
+        let parts = chunk.chunks_exact(64 * I::BYTES).zip(codes.chunks_exact_mut(code_bytes));
+        for ((weights, out), (rough, exact)) in parts.zip(factors) {
+            let (low, high) = weights.split_at(32 * I::BYTES);
+            let low = woven::<E, I>(avx2, low, rough[0], exact[0]);
             let last = 64 / E::BLOCK - 1;
-            let high = woven::<E>(avx2, &values[128..], rough[last], exact[last]);
+            let high = woven::<E, I>(avx2, high, rough[last], exact[last]);
             store(avx2, E::LAYOUT, low, high, out);
         }
         n_done += n;
@@ -116,45 +118,24 @@ fn chunks<E: Chunk>(avx2: Token, weights: Weights<'_>, codes: &mut [u8], scales:
 
 /// The codes of 32 weights, woven.
 #[inline(always)]
-fn woven<E: Chunk>(avx2: Token, values: &[u8], rough: f32, exact: f32) -> U8x32 {
-    let (codes, distances) = E::guess(avx2, load4(avx2, values), rough);
-    if distances.simd_ge(DOUBTFUL).all_true() { codes } else { exactly::<E>(avx2, values, exact) }
+fn woven<E: Chunk, I: Input>(avx2: Token, weights: &[u8], rough: f32, exact: f32) -> U8x32 {
+    let (codes, distances) = E::guess(avx2, load4::<I>(avx2, weights), rough);
+    if distances.simd_ge(DOUBTFUL).all_true() { codes } else { exactly::<E, I>(avx2, weights, exact) }
 }
 
 /// [`woven`] by the format's exact operations.
 #[cold]
 #[inline(never)]
-fn exactly<E: Chunk>(avx2: Token, values: &[u8], exact: f32) -> U8x32 {
+fn exactly<E: Chunk, I: Input>(avx2: Token, weights: &[u8], exact: f32) -> U8x32 {
     avx2.vectorize(
         #[inline(always)]
         || {
-            let [a, b, c, d] = load4(avx2, values);
+            let [a, b, c, d] = load4::<I>(avx2, weights);
             let ((a, b), (c, d)) =
                 (E::exact(avx2, a.combine(b), exact).split(), E::exact(avx2, c.combine(d), exact).split());
             lanes::weave_low_bytes(avx2, [a, b, c, d])
         },
     )
-}
-
-/// Widens 16-bit weights.
-#[inline(always)]
-fn widen(avx2: Token, dtype: Dtype, weights: &[u8], out: &mut [u8]) {
-    for (weights, out) in weights.chunks_exact(16).zip(out.chunks_exact_mut(32)) {
-        let weights = U8x16::from_slice(avx2, weights);
-        let widened =
-            if dtype == Dtype::F16 { lanes::from_halves(avx2, weights) } else { lanes::from_bf16(avx2, weights) };
-        widened.bitcast::<U8x32>().store_slice(out);
-    }
-}
-
-#[inline(always)]
-fn load(avx2: Token, values: &[u8]) -> F32x8 {
-    U8x32::from_slice(avx2, values).bitcast()
-}
-
-#[inline(always)]
-fn load4(avx2: Token, values: &[u8]) -> [F32x8; 4] {
-    [load(avx2, &values[..32]), load(avx2, &values[32..64]), load(avx2, &values[64..96]), load(avx2, &values[96..128])]
 }
 
 /// Stores 64 woven codes.
@@ -168,45 +149,6 @@ fn store(avx2: Token, layout: Layout, low: U8x32, high: U8x32, out: &mut [u8]) {
             lanes::in_order(avx2, high).store_slice(&mut out[32..]);
         }
     }
-}
-
-/// All bits of a number but its sign; see [`maxima`].
-const MAGNITUDE: u32 = 0x7fff_ffff;
-
-/// The largest of eight blocks' bits, of which those of `MASK` count, and those of `FLIP` are flipped.
-#[inline(always)]
-fn maxima<const BLOCK: usize, const MASK: u32, const FLIP: u32>(avx2: Token, values: &[u8]) -> U32x8 {
-    let [a, b, c, d] = maxima_of_4::<BLOCK, MASK, FLIP>(avx2, &values[..16 * BLOCK]);
-    let low =
-        lanes::max_of_neighbours(avx2, lanes::max_of_neighbours(avx2, a, b), lanes::max_of_neighbours(avx2, c, d));
-    let [a, b, c, d] = maxima_of_4::<BLOCK, MASK, FLIP>(avx2, &values[16 * BLOCK..]);
-    let high =
-        lanes::max_of_neighbours(avx2, lanes::max_of_neighbours(avx2, a, b), lanes::max_of_neighbours(avx2, c, d));
-    lanes::max_of_halves(avx2, low, high)
-}
-
-#[inline(always)]
-fn maxima_of_4<const BLOCK: usize, const MASK: u32, const FLIP: u32>(avx2: Token, values: &[u8]) -> [U32x8; 4] {
-    [
-        lane_maxima::<BLOCK, MASK, FLIP>(avx2, &values[..4 * BLOCK]),
-        lane_maxima::<BLOCK, MASK, FLIP>(avx2, &values[4 * BLOCK..8 * BLOCK]),
-        lane_maxima::<BLOCK, MASK, FLIP>(avx2, &values[8 * BLOCK..12 * BLOCK]),
-        lane_maxima::<BLOCK, MASK, FLIP>(avx2, &values[12 * BLOCK..]),
-    ]
-}
-
-#[inline(always)]
-fn lane_maxima<const BLOCK: usize, const MASK: u32, const FLIP: u32>(avx2: Token, block: &[u8]) -> U32x8 {
-    let low = max_of_4::<MASK, FLIP>(load4(avx2, &block[..128]));
-    if BLOCK == 32 { low } else { low.max(max_of_4::<MASK, FLIP>(load4(avx2, &block[128..]))) }
-}
-
-#[inline(always)]
-fn max_of_4<const MASK: u32, const FLIP: u32>([a, b, c, d]: [F32x8; 4]) -> U32x8 {
-    let (a, b): (U32x8, U32x8) = (a.bitcast(), b.bitcast());
-    let (c, d): (U32x8, U32x8) = (c.bitcast(), d.bitcast());
-    let low = ((a & MASK) ^ FLIP).max((b & MASK) ^ FLIP);
-    low.max(((c & MASK) ^ FLIP).max((d & MASK) ^ FLIP))
 }
 
 /// Whether all of these magnitudes are 0, or at least [`SMALLEST`] and less than `limit`; all given as bits.

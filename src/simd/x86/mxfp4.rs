@@ -3,15 +3,16 @@
 use fearless_simd::{f32x16, prelude::*, u32x16};
 
 use super::super::mxfp4::{Mx, codes, magnitudes};
-use super::{Chunk, F32x8, Factors, LARGEST, MAGNITUDE, Token, U8x32, U16x16, U32x8, are_ordinary, lanes, maxima};
+use super::input::{Input, MAGNITUDE, maxima};
+use super::{Chunk, F32x8, Factors, LARGEST, Token, U8x32, U16x16, U32x8, are_ordinary, lanes};
 
 impl Chunk for Mx {
     const BLOCK: usize = 32;
 
     #[inline(always)]
-    fn scales(avx2: Token, values: &[u8], infinity: u32, scales: &mut [u8]) -> Option<Factors> {
-        let magnitudes = maxima::<32, MAGNITUDE, 0>(avx2, values);
-        if !are_ordinary(magnitudes, infinity.min(LARGEST)) {
+    fn scales<I: Input>(avx2: Token, chunk: &[u8], scales: &mut [u8]) -> Option<Factors> {
+        let magnitudes = maxima::<I, MAGNITUDE, 0>(avx2, chunk);
+        if !are_ordinary(magnitudes, LARGEST) {
             return None;
         }
         // Exponents of maxima less 2, and 0 for a zero block.

@@ -4,16 +4,15 @@ use fearless_simd::{f32x16, prelude::*, u32x16};
 
 use super::super::gguf::{Q40, Q80, q4_0_codes, q8_0_codes};
 use super::super::symmetric::{Sym4, Sym8, codes};
-use super::{
-    Chunk, F32x8, Factors, LARGEST, MAGNITUDE, Token, U8x32, U16x16, U32x8, are_ordinary, lanes, maxima, reciprocals,
-};
+use super::input::{Input, MAGNITUDE, maxima};
+use super::{Chunk, F32x8, Factors, LARGEST, Token, U8x32, U16x16, U32x8, are_ordinary, lanes, reciprocals};
 
 impl Chunk for Sym4 {
     const BLOCK: usize = 64;
 
     #[inline(always)]
-    fn scales(avx2: Token, values: &[u8], infinity: u32, scales: &mut [u8]) -> Option<Factors> {
-        symmetric_scales(avx2, 7.0, values, infinity, scales)
+    fn scales<I: Input>(avx2: Token, chunk: &[u8], scales: &mut [u8]) -> Option<Factors> {
+        symmetric_scales::<I>(avx2, 7.0, chunk, scales)
     }
 
     #[inline(always)]
@@ -31,8 +30,8 @@ impl Chunk for Sym8 {
     const BLOCK: usize = 64;
 
     #[inline(always)]
-    fn scales(avx2: Token, values: &[u8], infinity: u32, scales: &mut [u8]) -> Option<Factors> {
-        symmetric_scales(avx2, 127.0, values, infinity, scales)
+    fn scales<I: Input>(avx2: Token, chunk: &[u8], scales: &mut [u8]) -> Option<Factors> {
+        symmetric_scales::<I>(avx2, 127.0, chunk, scales)
     }
 
     #[inline(always)]
@@ -48,9 +47,9 @@ impl Chunk for Sym8 {
 
 /// Stores scales, the largest |x| by `k`.
 #[inline(always)]
-fn symmetric_scales(avx2: Token, k: f32, values: &[u8], infinity: u32, scales: &mut [u8]) -> Option<Factors> {
-    let magnitudes = maxima::<64, MAGNITUDE, 0>(avx2, values);
-    if !are_ordinary(magnitudes, infinity.min(LARGEST)) {
+fn symmetric_scales<I: Input>(avx2: Token, k: f32, chunk: &[u8], scales: &mut [u8]) -> Option<Factors> {
+    let magnitudes = maxima::<I, MAGNITUDE, 0>(avx2, chunk);
+    if !are_ordinary(magnitudes, LARGEST) {
         return None;
     }
     let quotients = magnitudes.bitcast::<F32x8>() / k;
@@ -98,20 +97,20 @@ impl Chunk for Q40 {
     const BLOCK: usize = 32;
 
     #[inline(always)]
-    fn scales(avx2: Token, values: &[u8], infinity: u32, scales: &mut [u8]) -> Option<Factors> {
+    fn scales<I: Input>(avx2: Token, chunk: &[u8], scales: &mut [u8]) -> Option<Factors> {
         // Of numbers with a sign the bits are greater than of those without; flipped, it is the other way round.
         let sign = U32x8::splat(avx2, 1 << 31);
-        let negative = maxima::<32, { u32::MAX }, 0>(avx2, values).max(sign) ^ sign;
-        let positive = maxima::<32, { u32::MAX }, { 1 << 31 }>(avx2, values).max(sign) ^ sign;
+        let negative = maxima::<I, { u32::MAX }, 0>(avx2, chunk).max(sign) ^ sign;
+        let positive = maxima::<I, { u32::MAX }, { 1 << 31 }>(avx2, chunk).max(sign) ^ sign;
         let magnitudes = negative.max(positive);
-        if !are_ordinary(magnitudes, infinity.min(LARGEST_OF_Q4_0)) {
+        if !are_ordinary(magnitudes, LARGEST_OF_Q4_0) {
             return None;
         }
         // The maximum's sign is that of the first element which has it. `d` has the opposite one, of a zero block, too.
         let mut signs = negative.simd_gt(positive).select(U32x8::splat(avx2, 0), sign);
         let both = (negative.simd_eq(positive) & magnitudes.simd_gt(0)).to_bitmask();
         if both != 0 {
-            signs = first_signs(avx2, values, both, magnitudes, signs);
+            signs = first_signs::<I>(avx2, chunk, both, magnitudes, signs);
         }
         let d = (magnitudes.bitcast::<F32x8>() / 8.0).bitcast::<U32x8>() | signs;
         lanes::to_halves(avx2, d.bitcast()).store_slice(scales);
@@ -134,14 +133,23 @@ impl Chunk for Q40 {
 /// The signs of `d`, where blocks of `both` have their maximum with both signs.
 #[cold]
 #[inline(never)]
-fn first_signs(avx2: Token, values: &[u8], both: u64, magnitudes: U32x8, signs: U32x8) -> U32x8 {
+fn first_signs<I: Input>(avx2: Token, chunk: &[u8], both: u64, magnitudes: U32x8, signs: U32x8) -> U32x8 {
     let (magnitudes, mut signs): ([u32; 8], [u32; 8]) = (magnitudes.into(), signs.into());
-    let blocks = values.chunks_exact(4 * 32).zip(&magnitudes).zip(&mut signs).enumerate();
-    for (_, ((block, &magnitude), sign)) in blocks.filter(|(index, _)| both >> index & 1 == 1) {
-        let mut bits = block.as_chunks().0.iter().map(|&bytes| u32::from_le_bytes(bytes));
-        let first = bits.find(|bits| bits & MAGNITUDE == magnitude);
-        *sign = !first.unwrap_or(0) & (1 << 31);
-    }
+    avx2.vectorize(
+        #[inline(always)]
+        || {
+            for (index, block) in
+                chunk.chunks_exact(32 * I::BYTES).enumerate().filter(|(index, _)| both >> index & 1 == 1)
+            {
+                for weights in block.chunks_exact(8 * I::BYTES).rev() {
+                    let bits: [u32; 8] = I::load(avx2, weights).bitcast::<U32x8>().into();
+                    for bits in bits.into_iter().rev().filter(|bits| bits & MAGNITUDE == magnitudes[index]) {
+                        signs[index] = !bits & (1 << 31);
+                    }
+                }
+            }
+        },
+    );
     signs.simd_into(avx2)
 }
 
@@ -149,9 +157,9 @@ impl Chunk for Q80 {
     const BLOCK: usize = 32;
 
     #[inline(always)]
-    fn scales(avx2: Token, values: &[u8], infinity: u32, scales: &mut [u8]) -> Option<Factors> {
-        let magnitudes = maxima::<32, MAGNITUDE, 0>(avx2, values);
-        if !are_ordinary(magnitudes, infinity.min(LARGEST_OF_Q8_0)) {
+    fn scales<I: Input>(avx2: Token, chunk: &[u8], scales: &mut [u8]) -> Option<Factors> {
+        let magnitudes = maxima::<I, MAGNITUDE, 0>(avx2, chunk);
+        if !are_ordinary(magnitudes, LARGEST_OF_Q8_0) {
             return None;
         }
         let d = magnitudes.bitcast::<F32x8>() / 127.0;
