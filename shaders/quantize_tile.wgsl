@@ -9,8 +9,10 @@ const LANE_WORDS: u32 = 8u / CODES_PER_WORD;
 
 @group(0) @binding(2) var<storage, read_write> codes: array<u32>; // (n_blocks, WORDS)
 
-// Of each four elements, in their order, as that decides among equals in some formats.
-var<workgroup> extremes: array<u32, 2u * TILE_WG>;
+// Of each four elements, in their order, as that decides among equals in some formats: (BLOCK / 4, TILE_BLOCKS), so that those
+// who read a block's, side by side, read neighbours; and rows one longer, so that few of those who write meet in a bank.
+const EXTREMES_ROW: u32 = TILE_BLOCKS + 1u;
+var<workgroup> extremes: array<u32, BLOCK / 4u * EXTREMES_ROW>;
 var<workgroup> coders: array<Coder, TILE_BLOCKS>;
 var<workgroup> not_finite: array<u32, TILE_BLOCKS>;
 
@@ -45,7 +47,7 @@ fn quantize_tile(
         }
     }
     for (var v = 0u; v < 2u; v++) { // unrolled
-        extremes[i / TILE_LANES * (BLOCK / 4u) + four_of(t, v)] =
+        extremes[four_of(t, v) * EXTREMES_ROW + i / TILE_LANES] =
             larger(larger(larger(larger(0u, seen(x[v].x)), seen(x[v].y)), seen(x[v].z)), seen(x[v].w));
     }
     workgroupBarrier();
@@ -53,7 +55,7 @@ fn quantize_tile(
     if i < TILE_BLOCKS {
         var most = 0u;
         for (var four = 0u; four < BLOCK / 4u; four++) { // unrolled
-            most = larger(most, extremes[i * (BLOCK / 4u) + four]);
+            most = larger(most, extremes[four * EXTREMES_ROW + i]);
         }
         let extreme = extreme_of(most);
         let scale = scale_of(extreme);
