@@ -1,6 +1,7 @@
 // Quantizes TILE_BLOCKS blocks a workgroup, 8 elements an invocation, for hardware GPUs. What a block needs once (its scale,
 // what its elements are compared with) is worked out by one invocation for each block, all in the first few subgroups,
-// so that the others don't repeat it. Loads are 16 bytes, stores whole words, both at neighbouring addresses.
+// so that the others don't repeat it. Loads are 16 bytes, stores whole words, both at neighbouring addresses. What codes come
+// from stands in a file of its own: `exact.wgsl`, or the format's guesses.
 
 const TILE_WG: u32 = 256u;
 const TILE_LANES: u32 = BLOCK / 8u; // invocations a block
@@ -13,7 +14,7 @@ const LANE_WORDS: u32 = 8u / CODES_PER_WORD;
 // who read a block's, side by side, read neighbours; and rows one longer, so that few of those who write meet in a bank.
 const EXTREMES_ROW: u32 = TILE_BLOCKS + 1u;
 var<workgroup> extremes: array<u32, BLOCK / 4u * EXTREMES_ROW>;
-var<workgroup> coders: array<Coder, TILE_BLOCKS>;
+var<workgroup> told: array<Told, TILE_BLOCKS>;
 var<workgroup> not_finite: array<u32, TILE_BLOCKS>;
 
 // Which four elements of the block lane t takes first and second: those whose codes share words. Where neighbours are two
@@ -36,6 +37,7 @@ fn quantize_tile(
         n = n_valid(block);
     }
 
+    prepare(i);
     var x: array<vec4<u32>, 2u>;
     for (var v = 0u; v < 2u; v++) { // unrolled
         x[v] = load4(block * (BLOCK / 4u) + four_of(t, v));
@@ -59,7 +61,7 @@ fn quantize_tile(
         }
         let extreme = extreme_of(most);
         let scale = scale_of(extreme);
-        coders[i] = coder(extreme, scale);
+        told[i] = tell(extreme, scale);
         not_finite[i] = select(0u, 1u, (extreme & MAGNITUDE) >= INFINITY);
         if first + i < params.n_blocks {
             if overflows(scale) && (extreme & MAGNITUDE) < INFINITY {
@@ -82,17 +84,7 @@ fn quantize_tile(
             }
         }
     }
-    let c = coders[i / TILE_LANES];
-    var words: array<u32, LANE_WORDS>;
-    for (var v = 0u; v < 2u; v++) { // unrolled
-        for (var k = 0u; k < 4u; k++) { // unrolled
-            let slot = slot_of(4u * four_of(0u, v) + k);
-            words[slot / CODES_PER_WORD] |= encode(c, x[v][k]) << (slot % CODES_PER_WORD * BITS);
-        }
-    }
-    for (var w = 0u; w < 8u / CODES_PER_WORD; w++) { // unrolled
-        words[w] = finish_word(words[w]);
-    }
+    var words = codes_of(told[i / TILE_LANES], x);
     if n < BLOCK {
         // What lies past the tail is 0, whatever code the format has for zero.
         for (var v = 0u; v < 2u; v++) { // unrolled

@@ -116,6 +116,8 @@ pub struct FormatInfo {
     pub(crate) twin: Option<Twin>,
     /// Its part of the shaders: how a scale comes from the maximum, a code from an element, a value from a code.
     pub shader: &'static [ShaderPart],
+    /// Shader files of the codes that its tile kernels guess, if they do.
+    pub(crate) guess: &'static [ShaderPart],
     /// What products read a code as.
     pub(crate) codes: Codes,
 }
@@ -187,6 +189,7 @@ formats! {
         codec: quant4bit::CODEC,
         twin: Some(simd::SYM4),
         shader: &[shader!("shared/absmax.wgsl"),shader!("shared/levels.wgsl"), shader!("shared/multiples.wgsl"), shader!("shared/symmetric.wgsl"), shader!("formats/quant4bit.wgsl")],
+        guess: &[shader!("guesses/guess.wgsl"), shader!("guesses/four_bits.wgsl")],
         codes: Codes::Integers,
     };
     /// Symmetric 8-bit: codes -127..=127.
@@ -201,6 +204,7 @@ formats! {
         codec: quant8bit::CODEC,
         twin: Some(simd::SYM8),
         shader: &[shader!("shared/absmax.wgsl"), shader!("shared/multiples.wgsl"), shader!("shared/symmetric.wgsl"), shader!("shared/plain_codes.wgsl"), shader!("formats/quant8bit.wgsl")],
+        guess: &[shader!("guesses/guess.wgsl"), shader!("guesses/eight_bits.wgsl")],
         codes: Codes::Integers,
     };
     /// 4-bit NormalFloat of QLoRA.
@@ -215,6 +219,7 @@ formats! {
         codec: nf4::CODEC,
         twin: Some(simd::NF4),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/codebook.wgsl"), shader!("shared/sixteen.wgsl"), shader!("shared/plain_codes.wgsl"), shader!("formats/nf4.wgsl")],
+        guess: &[shader!("guesses/guess.wgsl"), shader!("guesses/nf4.wgsl")],
         codes: Codes::Codebook,
     };
     /// bitsandbytes' 4-bit float.
@@ -229,6 +234,7 @@ formats! {
         codec: fp4::CODEC,
         twin: Some(simd::FP4),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/levels.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/fp4.wgsl")],
+        guess: &[],
         codes: Codes::Codebook,
     };
     /// [`Format::Nf4`] with double quantization of its scales.
@@ -243,6 +249,7 @@ formats! {
         codec: nf4::CODEC,
         twin: Some(simd::NF4),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/codebook.wgsl"), shader!("shared/sixteen.wgsl"), shader!("shared/plain_codes.wgsl"), shader!("formats/nf4.wgsl")],
+        guess: &[shader!("guesses/guess.wgsl"), shader!("guesses/nf4.wgsl")],
         codes: Codes::Codebook,
     };
     /// [`Format::Fp4`] with double quantization of its scales.
@@ -257,6 +264,7 @@ formats! {
         codec: fp4::CODEC,
         twin: Some(simd::FP4),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/levels.wgsl"), shader!("shared/codebook.wgsl"), shader!("formats/fp4.wgsl")],
+        guess: &[],
         codes: Codes::Codebook,
     };
     /// GGUF's 4-bit format.
@@ -271,6 +279,7 @@ formats! {
         codec: q4_0::CODEC,
         twin: Some(simd::Q4_0),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/sixteen.wgsl"), shader!("shared/multiples.wgsl"), shader!("shared/plain_codes.wgsl"), shader!("formats/q4_0.wgsl")],
+        guess: &[],
         codes: Codes::Integers,
     };
     /// GGUF's 8-bit format.
@@ -285,6 +294,7 @@ formats! {
         codec: q8_0::CODEC,
         twin: Some(simd::Q8_0),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/multiples.wgsl"), shader!("shared/plain_codes.wgsl"), shader!("formats/q8_0.wgsl")],
+        guess: &[shader!("guesses/guess.wgsl"), shader!("guesses/eight_bits.wgsl")],
         codes: Codes::Integers,
     };
     /// OCP microscaling, 4-bit.
@@ -299,6 +309,7 @@ formats! {
         codec: mxfp4::CODEC,
         twin: Some(simd::MXFP4),
         shader: &[shader!("shared/absmax.wgsl"), shader!("shared/levels.wgsl"), shader!("shared/multiples.wgsl"), shader!("formats/mxfp4.wgsl")],
+        guess: &[],
         codes: Codes::Integers,
     };
 }

@@ -168,6 +168,12 @@ impl Kernel {
         format!("{} {} {}{words}", self.format, self.entry_point(), self.dtype)
     }
 
+    /// Whether codes are guessed in floating point, and settled in integers where a guess is in doubt.
+    #[must_use]
+    pub fn guesses(self) -> bool {
+        (self.direction, self.shape) == (Direction::Quantize, Shape::Tile) && !self.format.info().guess.is_empty()
+    }
+
     /// The files it is put together from.
     fn parts(self) -> Vec<ShaderPart> {
         let mut parts = match self.direction {
@@ -183,6 +189,11 @@ impl Kernel {
             (Direction::Dequantize, Shape::Serial) => shader!("dequantize_serial.wgsl"),
             (Direction::Dequantize, Shape::Tile) => shader!("dequantize_tile.wgsl"),
         });
+        match (self.direction, self.shape) {
+            (Direction::Quantize, Shape::Tile) if self.guesses() => parts.extend_from_slice(self.format.info().guess),
+            (Direction::Quantize, Shape::Tile) => parts.push(shader!("shared/exact.wgsl")),
+            _ => {}
+        }
         if self.direction == Direction::Quantize {
             parts.push(match self.access {
                 Access::Vectors => shader!("shared/weights_vectors.wgsl"),

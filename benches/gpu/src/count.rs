@@ -1,8 +1,8 @@
 //! Integer arithmetic an element of a `tile` kernel, counted in its SPIR-V without running it.
 //!
 //! Functions are counted where they are called, and what has only constant operands counts as nothing, as any compiler
-//! folds it. A branch is one of three things, told by what it does: the part that works for a whole block (it is the
-//! longest), or rare (short tails, reports of bad values), which counts as nothing. Loads, stores and addresses are no
+//! folds it. A branch is one of two things: the part that works for a whole block (the longest before the last barrier), or rare
+//! (short tails, reports of bad values, guesses in doubt), which counts as nothing. Loads, stores and addresses are no
 //! arithmetic here. What a driver fuses (three-operand logic, multiply-add) makes the true number smaller.
 
 use std::collections::{HashMap, HashSet};
@@ -74,7 +74,8 @@ pub fn count(kernel: Kernel) -> Result<Count> {
     let walk = Walk { functions, constants, truth };
     let entry = entry.context("no entry point")?;
     let sections = walk.sections(entry, &[]);
-    let branches: Vec<_> = sections[1..].iter().filter(|section| !section.is_loop).collect();
+    let branches: Vec<_> =
+        sections[1..].iter().filter(|section| !section.is_loop && section.n_barriers_after > 0).collect();
     let longest = |sections: &[&Section]| sections.iter().map(|section| section.n).max().unwrap_or(0);
     let block = match kernel.direction {
         Direction::Quantize => longest(&branches),
@@ -92,9 +93,11 @@ struct Walk {
 }
 
 /// Operations of a part of a function.
+#[derive(Clone, Copy)]
 struct Section {
     n: usize,
     is_loop: bool,
+    n_barriers_after: usize,
 }
 
 /// Opcodes.
@@ -118,6 +121,7 @@ mod op {
     pub const S_LESS_THAN_EQUAL: u16 = 179;
     pub const SHIFT_RIGHT_LOGICAL: u16 = 194;
     pub const BIT_COUNT: u16 = 205;
+    pub const CONTROL_BARRIER: u16 = 224;
     pub const LOOP_MERGE: u16 = 246;
     pub const SELECTION_MERGE: u16 = 247;
     pub const LABEL: u16 = 248;
@@ -127,9 +131,12 @@ mod op {
 impl Walk {
     /// Operations outside of all branches, then those of each outermost branch or loop.
     fn sections(&self, function: u32, constant_arguments: &[bool]) -> Vec<Section> {
+        let is_barrier = |instruction: &&Instruction| instruction.op == op::CONTROL_BARRIER;
+        let n_barriers = self.functions[&function].iter().filter(is_barrier).count();
+        let mut n_barriers_after = n_barriers;
         let mut known = self.constants.clone();
         let mut arguments = constant_arguments.iter();
-        let mut sections = vec![Section { n: 0, is_loop: false }];
+        let mut sections = vec![Section { n: 0, is_loop: false, n_barriers_after }];
         // Labels at which the innermost and the outermost open branch end.
         let (mut selection, mut outermost) = (None, None);
         // An arm that a constant condition never takes: its label, the other arm's, and where both end.
@@ -152,7 +159,7 @@ impl Walk {
                 }
                 op::LOOP_MERGE if outermost.is_none() => {
                     outermost = Some(w[0]);
-                    sections.push(Section { n: 0, is_loop: true });
+                    sections.push(Section { n: 0, is_loop: true, n_barriers_after });
                     0
                 }
                 op::SELECTION_MERGE => {
@@ -165,7 +172,7 @@ impl Walk {
                         (Some(false), Some(end)) => dead = Some([w[1], w[2], end]),
                         (None, Some(end)) if outermost.is_none() => {
                             outermost = Some(end);
-                            sections.push(Section { n: 0, is_loop: false });
+                            sections.push(Section { n: 0, is_loop: false, n_barriers_after });
                         }
                         _ => {}
                     }
@@ -181,8 +188,15 @@ impl Walk {
                         known.insert(w[1]);
                         0
                     } else {
-                        self.sections(w[2], &constant).iter().map(|section| section.n).sum()
+                        let sections = self.sections(w[2], &constant);
+                        // Behind the last barrier a function that the entry point calls branches for rare things alone.
+                        let n_counted = if n_barriers > 0 && n_barriers_after == 0 { 1 } else { sections.len() };
+                        sections[..n_counted].iter().map(|section| section.n).sum()
                     }
+                }
+                op::CONTROL_BARRIER => {
+                    n_barriers_after -= 1;
+                    0
                 }
                 op => self.arithmetic(op, w, &mut known),
             };
