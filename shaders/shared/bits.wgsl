@@ -1,5 +1,5 @@
 // The fields of a binary32, and the one rounding that dequantizing needs. Everything is an integer: WGSL promises no
-// particular rounding for floating-point operations, so none of them may touch a byte of the result.
+// particular rounding for floating-point operations, so none of them may decide a byte of the result.
 
 const SIGN: u32 = 0x80000000u;
 const MAGNITUDE: u32 = 0x7fffffffu;
