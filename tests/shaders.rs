@@ -200,7 +200,7 @@ fn no_shader_text_names_a_float() {
         }
         if path.starts_with("guesses/") {
             let mut kernels = Kernel::all().filter(|kernel| kernel.source().contains(&format!("// ---- {path}\n")));
-            assert!(kernels.all(|kernel| kernel.guesses()), "{path} is in a kernel that isn't named");
+            assert!(kernels.all(Kernel::guesses), "{path} is in a kernel that isn't named");
             continue;
         }
         n += 1;
