@@ -21,13 +21,25 @@ fn round_to(product: u32, e: i32, n_significant: i32, min_exponent: i32, infinit
     // The leading bit goes to 30, so that a normal result drops as many bits whatever the product; a subnormal one drops more.
     let top = firstLeadingBit(product); // −1 where there is none
     let aligned = product << (30u - top);
-    let field = i32(top) + (e + 1 - n_significant - min_exponent);
+    let field = i32(top) + (e + (1 - n_significant - min_exponent));
     // One less than what is dropped: more than 32 bits leave nothing.
     let dropped = u32(min(30 - n_significant - min(field, 0), 31));
     let odd = ((aligned >> dropped) >> 1u) & 1u;
     let rounded = ((aligned + ((1u << dropped) - 1u) + odd) >> dropped) >> 1u;
     // A carry out of the significand moves the exponent on by itself.
     let value = (u32(max(field, 0)) << u32(n_significant - 1)) + rounded;
+    return select(0u, min(value, infinity), product != 0u);
+}
+
+// The same for an e of at least −6 and a type with n_significant + min_exponent ≤ 25, as binary32 and bfloat16 are.
+fn round_near(product: u32, e: i32, n_significant: i32, min_exponent: i32, infinity: u32) -> u32 {
+    let offset = e + (1 - n_significant - min_exponent);
+    // Where the result is subnormal, the bit that a normal one would need goes to 30: what is dropped is always as much.
+    let top = max(i32(firstLeadingBit(product)), -offset);
+    let aligned = product << u32(30 - top);
+    let odd = (aligned >> u32(31 - n_significant)) & 1u;
+    let rounded = (aligned + ((1u << u32(30 - n_significant)) - 1u) + odd) >> u32(31 - n_significant);
+    let value = (u32(top + offset) << u32(n_significant - 1)) + rounded;
     return select(0u, min(value, infinity), product != 0u);
 }
 

@@ -15,7 +15,7 @@ fn decoder_of(scale: u32) -> Decoder {
 
 // RN(±magnitude · scale) in the output's type.
 fn multiple(d: Decoder, magnitude: u32, negative: bool) -> u32 {
-    let value = d.sign | round_to_output(magnitude * d.significand, d.exponent);
+    let value = d.sign | round_near_to_output(magnitude * d.significand, d.exponent);
     return select(value, value ^ OUT_SIGN, negative);
 }
 

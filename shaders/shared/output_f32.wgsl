@@ -8,3 +8,8 @@ const OUT_LIMIT: i32 = 128;
 const OUT_SIGN: u32 = 0x80000000u;
 // Elements a word; the first one stands low.
 const OUT_PER_WORD: u32 = 1u;
+
+// `round_to` this type for an e of at least −6.
+fn round_near_to_output(product: u32, e: i32) -> u32 {
+    return round_near(product, e, OUT_PRECISION, OUT_MIN_EXPONENT, OUT_INFINITY);
+}

@@ -1,9 +1,10 @@
-//! Eight blocks at a time, with AVX2. (With AVX-512, too: vectors twice as long gained nothing.)
+//! Eight blocks at a time, with AVX2. Machines with AVX-512 run it, too: it is faster than the twins were in vectors twice
+//! as long.
 //!
 //! Quantizing goes over a chunk of eight blocks twice. First their maxima are found and become scales, all in one vector: so
 //! eight blocks share the divisions, and none waits for its own. Then codes are *guessed*: a weight times a rounded
 //! reciprocal gives its code in fixed point, with 15 or 16 bits of fraction. Where a fraction lies so close to a boundary
-//! that rounding could matter, the format's exact operations do the 64 weights again. So a guess never decides a byte.
+//! that rounding could matter, the format's exact operations do the 32 weights again. So a guess never decides a byte.
 
 mod codebook;
 pub(super) mod decode;
@@ -53,7 +54,9 @@ pub(super) struct Factors {
     exact: F32x8,
 }
 
-/// From here on distances from a boundary are certain.
+/// From here on distances from a boundary are certain. They are in 65,536ths, and boundaries are at 2 (for 8 bits at 3). A
+/// guess is rounded to one of them (for 8 bits to two) once; its reciprocal, and what the format itself rounds, move it by less
+/// than 3 · 2^-24 of the largest, which is 1/6 of one (for 8 bits 3/4 of two).
 const DOUBTFUL: u16 = 5;
 
 /// Magnitudes from which on reciprocals, and scales, are ordinary numbers, and up to which; as bits.

@@ -22,7 +22,7 @@ fn blocks<E: Chunk>(maxima: [f32; 8]) -> Vec<u8> {
     bytemuck::cast_slice(&values).to_vec()
 }
 
-/// Looks at every magnitude from the block's maximum to a 16th of it, and at every 61st below, with both signs: gives how
+/// Looks at every magnitude from the block's maximum to an eighth of it, and at every 61st below, with both signs: gives how
 /// many are guessed, and sure and wrong.
 #[inline(always)]
 fn guesses<E: Chunk>(avx2: Token, absmax: f32) -> (usize, usize) {
@@ -34,7 +34,7 @@ fn guesses<E: Chunk>(avx2: Token, absmax: f32) -> (usize, usize) {
     let lanes: U32x8 = [0, 1, 2, 3, 4, 5, 6, 7].simd_into(avx2);
 
     let (mut n_guessed, mut n_wrong) = (0, 0);
-    let (mut bits, end) = (absmax.to_bits() + 1, absmax.to_bits() - (4 << 23));
+    let (mut bits, end) = (absmax.to_bits() + 1, absmax.to_bits() - (3 << 23));
     while bits > 1 << 23 {
         let step = if bits > end { 1 } else { 61 };
         bits -= (16 * step).min(bits);
@@ -65,12 +65,12 @@ fn hold_guesses<E: Chunk>(name: &str) {
         .chain(std::iter::repeat_with(|| u32::try_from(random.below(1 << 23)).expect("23 bits")));
     let maxima: Vec<f32> = mantissas
         .zip([127, 120, 127 + 16, 127 - 99, 130].into_iter().cycle())
-        .take(8)
+        .take(6)
         .map(|(mantissa, exponent)| f32::from_bits((exponent << 23) | mantissa))
         .collect();
     let done: Vec<(usize, usize)> = std::thread::scope(|scope| {
         let parts: Vec<_> = maxima
-            .chunks(4)
+            .chunks(3)
             .map(|part| {
                 scope.spawn(move || {
                     avx2.vectorize(
@@ -84,7 +84,7 @@ fn hold_guesses<E: Chunk>(name: &str) {
     });
     for (absmax, (n_guessed, n_wrong)) in maxima.iter().zip(done) {
         assert_eq!(n_wrong, 0, "{name} with a maximum of {absmax:e}");
-        assert!(n_guessed > 60_000_000, "{name} with a maximum of {absmax:e} guesses only {n_guessed}");
+        assert!(n_guessed > 40_000_000, "{name} with a maximum of {absmax:e} guesses only {n_guessed}");
     }
 }
 
