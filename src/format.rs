@@ -189,7 +189,7 @@ formats! {
         codec: quant4bit::CODEC,
         twin: Some(simd::SYM4),
         shader: &[shader!("shared/absmax.wgsl"),shader!("shared/levels.wgsl"), shader!("shared/multiples.wgsl"), shader!("shared/symmetric.wgsl"), shader!("formats/quant4bit.wgsl")],
-        guess: &[shader!("guesses/guess.wgsl"), shader!("guesses/four_bits.wgsl")],
+        guess: &[shader!("guesses/guess.wgsl"), shader!("guesses/rounded.wgsl")],
         codes: Codes::Integers,
     };
     /// Symmetric 8-bit: codes -127..=127.
@@ -204,7 +204,7 @@ formats! {
         codec: quant8bit::CODEC,
         twin: Some(simd::SYM8),
         shader: &[shader!("shared/absmax.wgsl"), shader!("shared/multiples.wgsl"), shader!("shared/symmetric.wgsl"), shader!("shared/plain_codes.wgsl"), shader!("formats/quant8bit.wgsl")],
-        guess: &[shader!("guesses/guess.wgsl"), shader!("guesses/eight_bits.wgsl")],
+        guess: &[shader!("guesses/guess.wgsl"), shader!("guesses/rounded.wgsl")],
         codes: Codes::Integers,
     };
     /// 4-bit NormalFloat of QLoRA.
@@ -294,7 +294,7 @@ formats! {
         codec: q8_0::CODEC,
         twin: Some(simd::Q8_0),
         shader: &[shader!("shared/wide.wgsl"), shader!("shared/absmax.wgsl"), shader!("shared/multiples.wgsl"), shader!("shared/plain_codes.wgsl"), shader!("formats/q8_0.wgsl")],
-        guess: &[shader!("guesses/guess.wgsl"), shader!("guesses/eight_bits.wgsl")],
+        guess: &[shader!("guesses/guess.wgsl"), shader!("guesses/rounded.wgsl")],
         codes: Codes::Integers,
     };
     /// OCP microscaling, 4-bit.

@@ -310,6 +310,41 @@ fn every_shader_file_and_entry_point_is_in_the_table() {
     }
 }
 
+/// The table of cells says what the thresholds do, and how far guesses may be off.
+#[test]
+fn the_cells_of_nf4_have_its_thresholds() {
+    let files = shader_files();
+    let text = |path: &str| &files.iter().find(|(found, _)| found == path).expect("a shader").1;
+    let number_after = |text: &str, name: &str| -> f64 {
+        let rest = text.split_once(name).expect("a constant of that name").1;
+        rest.split([';', 'u']).next().expect("a value").parse().expect("a number")
+    };
+    let (guess, nf4) = (text("guesses/guess.wgsl"), text("guesses/nf4.wgsl"));
+    let doubt = number_after(guess, "const DOUBT: u32 = ");
+    // Cell 0 stands where the sum is 192; see the file.
+    let (steps, middle) = (number_after(nf4, "const STEPS: f32 = "), number_after(nf4, "const OFFSET: f32 = ") - 192.0);
+
+    let mut cells = [(0xffff_u32, 0_u32); 32];
+    for threshold in wgquant::quant::nf4::thresholds() {
+        let place = (f64::from(threshold) * steps + middle) * 65_536.0;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "less than 32 cells")]
+        let (cell, fraction) = (place as usize >> 16, (place as u32) & 0xffff);
+        assert_eq!(cells[cell].0, 0xffff, "two thresholds in cell {cell}");
+        assert!((16..65_520).contains(&fraction), "a guess in doubt has two cells");
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few units")]
+        let doubt = doubt as u32;
+        cells[cell].0 = fraction - doubt;
+        cells[cell + 1..].iter_mut().for_each(|(_, n_below)| *n_below += 1);
+    }
+    let expected: Vec<u32> =
+        cells.iter().map(|(fraction, n_below)| fraction.wrapping_sub((n_below + 1) << 16)).collect();
+    let table = nf4.split_once("array<u32, 32>(").and_then(|(_, rest)| rest.split_once(')')).expect("a table").0;
+    let words = table.split(',').map(|word| word.trim().trim_start_matches("0x").trim_end_matches('u'));
+    let actual: Vec<u32> =
+        words.filter(|word| !word.is_empty()).map(|word| u32::from_str_radix(word, 16).expect("hexadecimal")).collect();
+    assert_eq!(actual, expected);
+}
+
 /// Paths under `shaders/` and texts.
 fn shader_files() -> Vec<(String, String)> {
     fn walk(folder: &Path, root: &Path, found: &mut Vec<(String, String)>) {

@@ -7,6 +7,7 @@
 // Of the largest guess that is less than 3 units of the fraction's; what the format's own operations are off is less than 1/2.
 
 const DOUBT: u32 = 6u;
+const DOUBT_OF_ONE: f32 = f32(DOUBT) / f32(1u << FRACTION_BITS);
 const DOUBTFUL: u32 = 2u * DOUBT;
 
 // What is added to each guess, in units of its fraction. Tests push it to both ends of what WGSL allows.

@@ -3,7 +3,7 @@
 const STEPS: f32 = 15.5;
 const FRACTION_BITS: u32 = 16u;
 const OFFSET: f32 = 208.0;
-const DOUBTFUL_OFFSET: f32 = 192.0 + f32(DOUBT) / 65536.0; // at the end of a cell without threshold
+const DOUBTFUL_OFFSET: f32 = 192.0 + DOUBT_OF_ONE; // at the end of a cell without threshold
 
 // Of each cell, the threshold's fraction less DOUBT, and minus 65,536 times one more than there are thresholds in lower cells:
 // taken from a fraction it leaves how many are exceeded, and how far the cell's is away.

@@ -147,55 +147,41 @@ fn random_bits_of_every_size_quantize_to_the_reference_bytes() {
     }
 }
 
-/// Where codes change, by the block's maximum: fractions of it, or of the power of two that it reaches.
-fn boundaries(format: Format) -> (Vec<f64>, bool) {
-    let halves = |k: i32| (0..k).map(|i| (f64::from(i) + 0.5) / f64::from(k)).collect();
-    match format {
-        Format::Sym4 => (halves(7), false),
-        Format::Sym8 | Format::Q8_0 => (halves(127), false),
-        Format::Q4_0 => (halves(8), false),
-        Format::Nf4 | Format::Nf4Dq => (crate::quant::nf4::thresholds().map(|t| f64::from(t).abs()).to_vec(), false),
-        Format::Fp4 | Format::Fp4Dq => (crate::quant::fp4::THRESHOLDS.map(f64::from).to_vec(), false),
-        Format::Mxfp4 => (vec![0.0625, 0.1875, 0.3125, 0.4375, 0.625, 0.875, 1.25], true),
-    }
-}
-
 /// Weights on boundaries, beside them and a little further off, in blocks of an ordinary size; among them zero blocks,
 /// zeros, and maxima with both signs.
 #[test]
 fn weights_near_boundaries_quantize_to_the_reference_bytes() {
     let mut random = SplitMix::new(16);
     for &format in Format::ALL {
-        let (boundaries, of_power) = boundaries(format);
-        let block = format.info().block;
         for dtype in Dtype::ALL {
+            // Exponents from 1 on, bits of the significand, and how far off a weight may be.
+            let (exponents, n_bits, furthest) = match dtype {
+                Dtype::F32 => (30..140, 23, 1 << 13),
+                Dtype::F16 => (5..28, 10, 4),
+                Dtype::BF16 => (30..140, 7, 4),
+            };
+            let sign = 1_u32 << (8 * dtype.n_bytes() - 1);
+            let mut below = |n: u32| u32::try_from(random.below(n.into())).expect("less than n");
             let mut bytes = Vec::new();
-            for _ in 0..4000 {
-                let exponent = if dtype == Dtype::F16 { random.below(20) + 115 } else { random.below(110) + 30 };
-                let max = u32::try_from((exponent << 23) | random.below(1 << 23)).expect("32 bits");
-                // What the narrower types hold of it.
-                let max = f32::from_bits(max & if dtype == Dtype::F32 { u32::MAX } else { 0xffff_0000 });
-                let unit = if of_power { f32::from_bits(max.to_bits() & 0x7f80_0000) } else { max };
-                let is_zero = random.below(20) == 0;
-                for index in 0..block {
-                    let boundary = boundaries[usize::try_from(random.below(boundaries.len() as u64)).expect("small")];
-                    #[expect(clippy::cast_possible_truncation, reason = "ulps are added to it")]
-                    let near = (f64::from(unit) * boundary) as f32;
-                    let size = 2 << random.below(13);
-                    let ulps = i32::try_from(random.below(size)).expect("13 bits");
-                    let magnitude = match random.below(16) {
-                        _ if is_zero => 0.0,
-                        _ if index == block / 2 => max,
-                        0 => max,
-                        1 => 0.0,
-                        2..6 => near,
-                        6..11 => f32::from_bits(near.to_bits().saturating_add_signed(ulps)).min(max),
-                        _ => f32::from_bits(near.to_bits().saturating_add_signed(-ulps)),
-                    };
-                    let weight = if random.next() & 1 == 0 { magnitude } else { -magnitude };
-                    let mut out = [0; 4];
-                    dtype.round_into(f64::from(weight), &mut out[..dtype.n_bytes()]).expect("in range");
-                    bytes.extend_from_slice(&out[..dtype.n_bytes()]);
+            for _ in 0..40 {
+                let exponent = exponents.start + below(exponents.end - exponents.start);
+                let max = (exponent << n_bits) | below(1 << n_bits);
+                let boundaries = selftest::boundaries(format, dtype, max);
+                for _ in 0..100 {
+                    let is_zero = below(20) == 0;
+                    for index in 0..format.info().block {
+                        let near = boundaries[below(u32::try_from(boundaries.len()).expect("few")) as usize];
+                        let magnitude = match below(16) {
+                            _ if is_zero => 0,
+                            _ if index == format.info().block / 2 => max,
+                            0 => max,
+                            1 => 0,
+                            2..9 => near.saturating_sub(below(furthest)),
+                            _ => max.min(near + below(furthest)),
+                        };
+                        let bits = magnitude | (sign * below(2));
+                        bytes.extend_from_slice(&bits.to_le_bytes()[..dtype.n_bytes()]);
+                    }
                 }
             }
             hold_quantize("near boundaries", format, Weights::from_le_bytes(dtype, &bytes).expect("whole elements"));

@@ -26,8 +26,10 @@ pub(super) fn quantize<S: Simd, E: Encode>(
     codes: &mut [u8],
     scales: &mut [u8],
 ) -> usize {
-    let (dtype, infinity) = (weights.dtype(), infinity(weights.dtype()));
+    let dtype = weights.dtype();
     let codes_bytes = if E::LAYOUT == Layout::Bytes { GROUP } else { GROUP / 2 };
+    // What an f16's infinities and NaN became counts as not finite, too.
+    let infinity = if dtype == Dtype::F16 { 65_536_f32.to_bits() } else { INFINITY_BITS };
 
     let groups = weights.bytes().chunks_exact(GROUP * dtype.n_bytes());
     let parts = codes.chunks_exact_mut(codes_bytes).zip(scales.chunks_exact_mut(2 * E::SCALE_BYTES));
@@ -54,16 +56,8 @@ pub(super) fn quantize<S: Simd, E: Encode>(
     n_done
 }
 
-/// Bits of the least magnitude that isn't finite, of weights that were widened.
 #[inline(always)]
-pub(super) fn infinity(dtype: Dtype) -> u32 {
-    // What an f16's infinities and NaN became counts, too.
-    if dtype == Dtype::F16 { 65_536_f32.to_bits() } else { INFINITY_BITS }
-}
-
-/// Sixty-four `f32`.
-#[inline(always)]
-pub(super) fn load<S: Simd>(simd: S, values: &[u8]) -> [f32x16<S>; 4] {
+fn load<S: Simd>(simd: S, values: &[u8]) -> [f32x16<S>; 4] {
     [
         u8x64::from_slice(simd, &values[..64]).bitcast(),
         u8x64::from_slice(simd, &values[64..128]).bitcast(),

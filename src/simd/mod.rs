@@ -70,17 +70,18 @@ macro_rules! dispatch {
 }
 use dispatch;
 
-/// [`Twin::quantize`] of a format: with AVX2 by chunks of eight blocks, else by groups.
+/// [`Twin::quantize`] of a format: on x86-64 by chunks of eight blocks, which takes AVX2, else by groups.
 macro_rules! quantize {
     ($format:ty) => {
         |level, weights, codes, scales| {
             #[cfg(target_arch = "x86_64")]
-            if let Some(avx2) = level.as_avx2() {
-                return avx2.vectorize(
+            return level.as_avx2().map_or(0, |avx2| {
+                avx2.vectorize(
                     #[inline(always)]
                     || crate::simd::x86::quantize::<$format>(avx2, weights, codes, scales),
-                );
-            }
+                )
+            });
+            #[cfg(not(target_arch = "x86_64"))]
             crate::simd::dispatch!(level, simd => crate::simd::encode::quantize::<_, $format>(simd, weights, codes, scales))
         }
     };

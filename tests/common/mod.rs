@@ -1,8 +1,8 @@
 //! What the GPU tests share: which adapters they run on.
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use wgquant::Gpu;
 use wgquant::gpu::Adapter;
+use wgquant::{Dtype, Format, Gpu, selftest};
 
 /// Names of the adapters to test, as `--device` takes them: what `WGQUANT_TEST_ADAPTERS` promises (a list with commas),
 /// or else all that there are. None is a failure, never a pass.
@@ -52,4 +52,13 @@ pub(crate) fn app_device(
     let adapters = pollster::block_on(instance.enumerate_adapters(backends));
     let adapter = adapters.iter().find(|a| a.get_info().name.contains(name)).expect("an adapter of that name");
     pollster::block_on(adapter.request_device(&descriptor(adapter))).expect("a device")
+}
+
+/// Weights of three blocks and a short one, in `dtype`.
+pub(crate) fn case(format: Format, dtype: Dtype) -> selftest::Case {
+    let block = format.info().block;
+    let cases = selftest::cases(format, dtype);
+    let n = if format.info().whole_blocks { 67 * block } else { 5 * block + 7 };
+    let wanted = format!("ordinary, {n} elements");
+    cases.into_iter().find(|case| case.name == wanted).expect("a case of that name")
 }

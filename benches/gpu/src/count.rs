@@ -1,4 +1,4 @@
-//! Integer arithmetic an element of a `tile` kernel, counted in its SPIR-V without running it.
+//! Arithmetic an element of a `tile` kernel, counted in its SPIR-V without running it.
 //!
 //! Functions are counted where they are called, and what has only constant operands counts as nothing, as any compiler
 //! folds it. A branch is one of two things: the part that works for a whole block (the longest before the last barrier), or rare
@@ -93,7 +93,6 @@ struct Walk {
 }
 
 /// Operations of a part of a function.
-#[derive(Clone, Copy)]
 struct Section {
     n: usize,
     is_loop: bool,

@@ -1,5 +1,5 @@
-//! Eight blocks at a time, with AVX2. Machines with AVX-512 run it, too: it is faster than the twins were in vectors twice
-//! as long.
+//! Eight blocks at a time, with AVX2. Machines with AVX-512 run it, too: in vectors twice as long, block by block, most
+//! formats took longer (`docs/benchmarks.md`).
 //!
 //! Quantizing goes over a chunk of eight blocks twice. First their maxima are found and become scales, all in one vector: so
 //! eight blocks share the divisions, and none waits for its own. Then codes are *guessed*: a weight times a rounded

@@ -9,6 +9,18 @@ use super::super::symmetric::{Sym4, Sym8};
 use super::*;
 use crate::random::SplitMix;
 
+macro_rules! for_all_formats {
+    ($hold:ident) => {
+        $hold::<Sym4>("sym4");
+        $hold::<Sym8>("sym8");
+        $hold::<Nf4>("nf4");
+        $hold::<Fp4>("fp4");
+        $hold::<Q40>("q4_0");
+        $hold::<Q80>("q8_0");
+        $hold::<Mx>("mxfp4");
+    };
+}
+
 fn avx2() -> Token {
     Level::new().as_avx2().expect("these tests need a CPU with AVX2")
 }
@@ -90,13 +102,7 @@ fn hold_guesses<E: Chunk>(name: &str) {
 
 #[test]
 fn no_sure_guess_differs_from_the_exact_code() {
-    hold_guesses::<Sym4>("sym4");
-    hold_guesses::<Sym8>("sym8");
-    hold_guesses::<Nf4>("nf4");
-    hold_guesses::<Fp4>("fp4");
-    hold_guesses::<Q40>("q4_0");
-    hold_guesses::<Q80>("q8_0");
-    hold_guesses::<Mx>("mxfp4");
+    for_all_formats!(hold_guesses);
 }
 
 /// How many elements are done as chunks.
@@ -128,11 +134,5 @@ fn hold_chunks<E: Chunk>(name: &str) {
 
 #[test]
 fn chunks_end_before_what_is_not_ordinary() {
-    hold_chunks::<Sym4>("sym4");
-    hold_chunks::<Sym8>("sym8");
-    hold_chunks::<Nf4>("nf4");
-    hold_chunks::<Fp4>("fp4");
-    hold_chunks::<Q40>("q4_0");
-    hold_chunks::<Q80>("q8_0");
-    hold_chunks::<Mx>("mxfp4");
+    for_all_formats!(hold_chunks);
 }
