@@ -11,8 +11,18 @@ use crate::reference;
 use crate::simd::GROUP;
 use crate::threads;
 
-/// Elements that a thread takes at a time: whole blocks and groups, which fit a core's cache.
+/// Elements that a thread takes at a time at most: they fit a core's cache.
 pub(crate) const PART: usize = 1 << 16;
+
+/// Elements that are worth another thread. Whole blocks and groups.
+const WORTH_A_THREAD: usize = 1 << 14;
+
+/// Elements of each part of so many, of which only the last may be shorter: as many parts as all threads do together, so
+/// that none is left waiting for another's last one.
+fn part_len(n_elems: usize) -> usize {
+    let n_parts = n_elems.div_ceil(PART).next_multiple_of(threads::count());
+    if n_elems <= PART { PART } else { n_elems.div_ceil(n_parts).next_multiple_of(WORTH_A_THREAD).min(PART) }
+}
 
 /// Quantizes a tensor on the CPU, on all its cores or on the rayon pool that it is called in. Blocks are consecutive
 /// elements of the flat row-major array; the last may be short. 16-bit weights widen to `f32` exactly.
@@ -109,9 +119,9 @@ pub(crate) fn quantize_into(
     codes: &mut [u8],
     scales: &mut [u8],
 ) -> Result<()> {
-    let level = Level::new();
-    in_parts(format, codes, scales, |start, codes, scales| {
-        let weights = weights.slice(start..weights.len().min(start + PART));
+    let (level, part) = (Level::new(), part_len(weights.len()));
+    in_parts(format, part, codes, scales, |start, codes, scales| {
+        let weights = weights.slice(start..weights.len().min(start + part));
         quantize_part(level, format, weights, first_elem + start as u64, codes, scales)
     })?;
     Ok(())
@@ -137,12 +147,12 @@ pub(crate) fn read_and_quantize<R: Send>(
     codes: &mut [u8],
     scales: &mut [u8],
 ) -> Result<Vec<R>> {
-    let level = Level::new();
-    in_parts(format, codes, scales, |start, codes, scales| {
+    let (level, part) = (Level::new(), part_len(n_elems));
+    in_parts(format, part, codes, scales, |start, codes, scales| {
         let first_elem = first_elem + start as u64;
         // Taken out, because `read` may itself work in the pool, and this thread then do another part meanwhile.
         let mut input = INPUT.take();
-        input.resize((n_elems - start).min(PART) * dtype.n_bytes(), 0);
+        input.resize((n_elems - start).min(part) * dtype.n_bytes(), 0);
         read(first_elem, &mut input)?;
         quantize_part(level, format, Weights::from_le_bytes(dtype, &input)?, first_elem, codes, scales)?;
         INPUT.set(input);
@@ -150,19 +160,19 @@ pub(crate) fn read_and_quantize<R: Send>(
     })
 }
 
-/// Runs `work` on each [`PART`] of codes and scales, on all cores, with the index of its first element.
+/// Runs `work` on the codes and scales of each part of so many elements, on all cores, with the index of its first element.
 fn in_parts<R: Send>(
     format: Format,
+    part: usize,
     codes: &mut [u8],
     scales: &mut [u8],
     work: impl Fn(usize, &mut [u8], &mut [u8]) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
     let info = format.info();
-    let (codes, scales) = (codes.chunks_mut(info.codes_at(PART)), scales.chunks_mut(info.scales_at(PART)));
+    let (codes, scales) = (codes.chunks_mut(info.codes_at(part)), scales.chunks_mut(info.scales_at(part)));
     let parts = codes.zip(scales).enumerate().collect();
-    let done = threads::map(parts, |(part, (codes, scales)): (usize, (&mut [u8], &mut [u8]))| {
-        work(part * PART, codes, scales)
-    });
+    let done =
+        threads::map(parts, |(ix, (codes, scales)): (usize, (&mut [u8], &mut [u8]))| work(ix * part, codes, scales));
     done.into_iter().collect()
 }
 
@@ -208,9 +218,10 @@ pub(crate) fn dequantize_into(
     out: &mut [u8],
 ) -> Result<()> {
     let (info, level) = (format.info(), Level::new());
-    let parts = out.chunks_mut(PART * dtype.n_bytes()).enumerate().collect();
-    threads::first_error(parts, |(part, out): (usize, &mut [u8])| {
-        let start = part * PART;
+    let part = part_len(out.len() / dtype.n_bytes());
+    let parts = out.chunks_mut(part * dtype.n_bytes()).enumerate().collect();
+    threads::first_error(parts, |(ix, out): (usize, &mut [u8])| {
+        let start = ix * part;
         let (codes, scales) = (&codes[info.codes_at(start)..], &scales[info.scales_at(start)..]);
         dequantize_part(level, format, codes, scales, first_elem + start as u64, dtype, out)
     })

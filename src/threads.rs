@@ -3,11 +3,17 @@
 use crate::error::Result;
 
 #[cfg(not(target_family = "wasm"))]
-pub(crate) use native::{beside, map};
+pub(crate) use native::{beside, count, map};
 
 /// Runs `work` on each part, and gives the error of the first part that has one, whichever came first in time.
 pub(crate) fn first_error<T: Send>(parts: Vec<T>, work: impl Fn(T) -> Result<()> + Send + Sync) -> Result<()> {
     map(parts, work).into_iter().collect()
+}
+
+/// How many threads share work.
+#[cfg(target_family = "wasm")]
+pub(crate) const fn count() -> usize {
+    1
 }
 
 /// What `work` makes of each part, in order.
@@ -37,6 +43,15 @@ mod native {
         let name = |index| format!("wgquant-{index}");
         ThreadPoolBuilder::new().stack_size(STACK_BYTES).thread_name(name).build().ok()
     });
+
+    /// How many threads share work: all cores, or the threads of the rayon pool that this is called in.
+    pub(crate) fn count() -> usize {
+        match &*POOL {
+            _ if rayon::current_thread_index().is_some() => rayon::current_num_threads(),
+            Some(pool) => pool.current_num_threads(),
+            None => 1,
+        }
+    }
 
     /// What `work` makes of each part, in order: on all cores, or on the threads of the rayon pool that this is called in.
     pub(crate) fn map<T: Send, R: Send>(parts: Vec<T>, work: impl Fn(T) -> R + Send + Sync) -> Vec<R> {

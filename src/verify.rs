@@ -97,7 +97,7 @@ impl std::fmt::Display for Mismatch {
 pub struct ErrorFigures {
     /// Elements looked at.
     pub n_elems: u64,
-    /// Largest |x − x̂|.
+    /// Largest |x − x̂|, each difference rounded to `f32`, as all figures have it: most of them fit.
     pub max_abs_error: f64,
     /// The block that has it.
     pub worst_block: u64,
@@ -180,60 +180,41 @@ impl ErrorFigures {
 /// What a block adds to the figures.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct BlockFigures {
-    n_elems: u64,
-    max_abs_error: f64,
-    squared_error: f64,
-    squared: f64,
+    pub(crate) n_elems: u64,
+    pub(crate) max_abs_error: f64,
+    pub(crate) squared_error: f64,
+    pub(crate) squared: f64,
 }
 
 /// Lanes that a block's sums are taken in.
-const LANES: usize = 8;
+pub(crate) const LANES: usize = 8;
 
 impl BlockFigures {
     /// Sums are taken in eight lanes, which no additions in a row hold up, and always in the same order.
     #[inline(always)]
     pub(crate) fn new(weights: &[f32], values: &[f32]) -> Self {
-        let (mut max, mut squared_error, mut squared) = ([0.0_f64; LANES], [0.0; LANES], [0.0; LANES]);
-        let (whole, rest) = weights.as_chunks::<LANES>();
-        let (whole_values, rest_values) = values.as_chunks::<LANES>();
-        for (weights, values) in whole.iter().zip(whole_values) {
-            for lane in 0..LANES {
-                let (x, value) = (f64::from(weights[lane]), f64::from(values[lane]));
+        let (mut max, mut squared_error, mut squared) = (0.0_f32, [0.0; LANES], [0.0; LANES]);
+        for (weights, values) in weights.chunks(LANES).zip(values.chunks(LANES)) {
+            for (lane, (x, value)) in weights.iter().zip(values).enumerate() {
                 let error = (x - value).abs();
-                max[lane] = if error > max[lane] { error } else { max[lane] };
-                squared_error[lane] += error * error;
-                squared[lane] += x * x;
+                max = if error > max { error } else { max };
+                squared_error[lane] += f64::from(error) * f64::from(error);
+                squared[lane] += f64::from(*x) * f64::from(*x);
             }
         }
-        for lane in 0..rest.len().min(rest_values.len()) {
-            let (x, value) = (f64::from(rest[lane]), f64::from(rest_values[lane]));
-            let error = (x - value).abs();
-            max[lane] = if error > max[lane] { error } else { max[lane] };
-            squared_error[lane] += error * error;
-            squared[lane] += x * x;
-        }
-        let mut max_abs_error = 0.0;
-        for max in max {
-            max_abs_error = if max > max_abs_error { max } else { max_abs_error };
-        }
-        Self::of_lanes(weights.len() as u64, max_abs_error, squared_error, squared)
-    }
-
-    /// From the lanes' sums, of which halves are added until one is left, as vectors do it.
-    #[inline(always)]
-    pub(crate) fn of_lanes(
-        n_elems: u64,
-        max_abs_error: f64,
-        mut squared_error: [f64; LANES],
-        mut squared: [f64; LANES],
-    ) -> Self {
+        // Halves are added until one lane is left, as vectors do it.
         for half in [4, 2, 1] {
             for lane in 0..half {
                 squared_error[lane] += squared_error[lane + half];
                 squared[lane] += squared[lane + half];
             }
         }
-        Self { n_elems, max_abs_error, squared_error: squared_error[0], squared: squared[0] }
+        Self {
+            n_elems: weights.len() as u64,
+            max_abs_error: max.into(),
+            squared_error: squared_error[0],
+            squared: squared[0],
+        }
     }
 }
 

@@ -20,14 +20,14 @@ const SAMPLE_SEED: u64 = 0x7767_7175_616e_7431;
 /// Pieces of a part at most, so that a sample is work for several threads.
 const PART_PIECES: usize = 32;
 
-/// Elements of a part that was just written: as many as the CPU path makes at a time, so that the thread which made them does
+/// Elements of a part that was just made: as many as the CPU path makes at a time, so that the thread which made them does
 /// it alone, out of its own cache.
-const WRITTEN_PART: u64 = crate::cpu::PART as u64;
+const MADE_PART: usize = crate::cpu::PART;
 
 /// Parts between two reports of progress.
 const BATCH_PARTS: usize = 64;
 
-/// Holds a packed weight's blocks against the reference. It reads them from the file, so what was written is what is held.
+/// Holds a packed weight's blocks against the reference.
 pub(crate) struct BlockChecker<'a> {
     original: Data<'a>,
     tensor: &'a TensorInfo,
@@ -62,40 +62,64 @@ impl<'a> BlockChecker<'a> {
             let parts: Vec<_> = (0..BATCH_PARTS).map_while(|_| next_part(&mut pieces, part_blocks)).collect();
             let n_elems = |range: &Range<u64>| weight.elems_in(range.start, range.end - range.start);
             let n_bytes = parts.iter().flatten().map(n_elems).sum::<u64>() * width;
-            self.hold(parts, |_, _| Ok(()))?.add_to(&mut self.checker.figures);
+            let held = self.hold(parts, |first_block, codes, scales| self.reader.read(first_block, codes, scales))?;
+            held.add_to(&mut self.checker.figures);
             each(n_bytes)?;
         }
         Ok(())
     }
 
-    /// Holds the blocks that were just written, and sees to it that they read back as they were: then the digest that is
-    /// computed of them is the file's. Gives their figures.
+    /// Holds blocks that are about to be written, against the original as it is read once more; gives their figures.
     ///
     /// # Errors
-    /// As [`Self::check`], and [`Error::BadFile`] for codes that read back otherwise.
-    pub(crate) fn check_written(&self, written: PackedChunk<'_>) -> Result<Held> {
+    /// As [`Self::check`].
+    pub(crate) fn check_made(&self, made: PackedChunk<'_>) -> Result<Held> {
         let info = self.weight.info();
-        let first = written.first_elem / info.block as u64;
-        let end = first + (written.scales.len() / info.scale.n_bytes()) as u64;
-        let same = |first_block: u64, codes: &[u8]| {
-            let at = usize::try_from(first_block - first).unwrap_or(usize::MAX) * info.block_codes_bytes();
-            match written.codes.get(at..at + codes.len()) {
-                Some(written) if written == codes => Ok(()),
-                _ => Err(Error::BadFile(format!("the codes written from block {first_block} on read back otherwise"))),
-            }
-        };
-        let parts = split(first..end, WRITTEN_PART / info.block as u64);
-        self.hold(parts.map(|part| vec![part]).collect(), same)
+        let first = made.first_elem / info.block as u64;
+        let n_blocks = (made.scales.len() / info.scale.n_bytes()) as u64;
+        let parts = split(first..first + n_blocks, (MADE_PART / info.block) as u64);
+        self.hold(parts.map(|part| vec![part]).collect(), |first_block, codes, scales| {
+            let block_ix = usize::try_from(first_block - first).unwrap_or(usize::MAX);
+            codes.copy_from_slice(&made.codes[block_ix * info.block_codes_bytes()..][..codes.len()]);
+            scales.copy_from_slice(&made.scales[block_ix * info.scale.n_bytes()..][..scales.len()]);
+            Ok(())
+        })
     }
 
-    /// Reads and holds parts on all cores, with a look at the codes that were read from a block on.
-    fn hold(&self, parts: Vec<Vec<Range<u64>>>, look: impl Fn(u64, &[u8]) -> Result<()> + Sync) -> Result<Held> {
-        let Self { original, tensor, weight, dtype, reader, checker } = self;
+    /// Sees to it that blocks read back as they were: then what was held is what is in the file, and so is the digest's.
+    ///
+    /// # Errors
+    /// [`Error::BadFile`] for blocks that read back otherwise, and [`Error::Io`].
+    pub(crate) fn check_written(&self, written: PackedChunk<'_>) -> Result<()> {
+        let info = self.weight.info();
+        let part_blocks = MADE_PART / info.block;
+        let parts = written.codes.chunks(part_blocks * info.block_codes_bytes());
+        let parts = parts.zip(written.scales.chunks(part_blocks * info.scale.n_bytes()));
+        let (mut codes_back, mut scales_back) = (Vec::new(), Vec::new());
+        for (first_block, (codes, scales)) in (written.first_elem / info.block as u64..).step_by(part_blocks).zip(parts)
+        {
+            codes_back.resize(codes.len(), 0);
+            scales_back.resize(scales.len(), 0);
+            self.reader.read(first_block, &mut codes_back, &mut scales_back)?;
+            if codes_back != codes || scales_back != scales {
+                let text = format!("what was written from block {first_block} on reads back otherwise");
+                return Err(Error::BadFile(text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds parts on all cores; `packed` gives codes and scales from a block on.
+    fn hold(
+        &self,
+        parts: Vec<Vec<Range<u64>>>,
+        packed: impl Fn(u64, &mut [u8], &mut [u8]) -> Result<()> + Sync,
+    ) -> Result<Held> {
+        let Self { original, tensor, weight, dtype, checker, .. } = self;
         let bytes_of_block = (weight.info().block * dtype.n_bytes()) as u64;
         checker.read_and_hold(*dtype, weight.n_elems, parts, |first_block, input, codes, scales| {
             original.read_at(tensor.offset + first_block * bytes_of_block, input)?;
-            reader.read(first_block, codes, scales)?;
-            look(first_block, codes)
+            packed(first_block, codes, scales)
         })
     }
 

@@ -26,8 +26,9 @@ impl<'a> BlockWriter<'a> {
         Self { weight, data, hasher: blake3::Hasher::new(), spool }
     }
 
-    /// Takes the next blocks, which [`store_blocks`] writes.
+    /// Writes the next blocks.
     pub(crate) fn add(&mut self, chunk: PackedChunk<'_>) -> Result<()> {
+        store(self.weight, self.data, chunk, self.spool.is_none())?;
         self.hasher.update(chunk.codes);
         match &mut self.spool {
             Some(spool) => spool.add(chunk.scales),
@@ -50,12 +51,7 @@ impl<'a> BlockWriter<'a> {
     }
 }
 
-/// Writes blocks where they belong, on any thread, in any order; their scales too, unless these are nested, which come at the
-/// end.
-pub(crate) fn store_blocks(weight: &PackedTensor, data: Data<'_>, chunk: PackedChunk<'_>) -> Result<()> {
-    store(weight, data, chunk, weight.nested().is_none())
-}
-
+/// Writes blocks where they belong.
 fn store(weight: &PackedTensor, data: Data<'_>, chunk: PackedChunk<'_>, with_scales: bool) -> Result<()> {
     let info = weight.info();
     let PackedChunk { first_elem, codes, scales } = chunk;
@@ -88,7 +84,6 @@ pub(crate) fn write_packed(weight: &PackedTensor, data: Data<'_>, packed: &Packe
     let mut writer = BlockWriter { weight, data, hasher: blake3::Hasher::new(), spool: None };
     let chunk = PackedChunk { first_elem: 0, codes: packed.codes(), scales: packed.scales() };
     // Nested scales' codes go where other formats' scales do.
-    store(weight, data, chunk, true)?;
     writer.add(chunk)?;
     if let (Some(places), Some(nested)) = (weight.nested(), packed.nested()) {
         places.store(data, &nested)?;

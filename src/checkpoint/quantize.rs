@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::check::{BlockChecker, check_blocks, check_copy, check_weight};
 use super::journal::{Entry, FigureBits};
 use super::output::{Existing, Kind, Output, Target};
-use super::packing::{BlockWriter, store_blocks};
+use super::packing::BlockWriter;
 use super::plan::{FixedBytes, Plan, Step, output_kind};
 use super::progress::{OnProgress, Ticker, Ticks};
 use super::quantize_report::{PlanReport, PlannedTensor, QuantizeReport, QuantizedTensor};
@@ -338,7 +338,8 @@ impl Job<'_, '_> {
         let (info, width) = (weight.format.info(), weight.dtype.n_bytes() as u64);
         let made_by = engine.description();
         let (original, packed, made_by) = ((self.source.data(), tensor), (data, weight), Some(made_by.as_str()));
-        // Each part is held as soon as it is written, while it is in the caches. Nested scales are there only at the end.
+        // Each part is held as soon as it is made, while it is in the caches, and read back as soon as it is written: so what is
+        // in the file is what was held. Nested scales are there only at the end.
         let at_once = self.verify == Verify::Full && weight.nested().is_none();
         let checker = at_once.then(|| BlockChecker::new(original, packed, made_by)).transpose()?;
         let mut figures = ErrorFigures::default();
@@ -351,16 +352,12 @@ impl Job<'_, '_> {
                 weight.dtype,
                 weight.n_elems,
                 |first_elem, bytes| self.source.read_at(tensor.offset + first_elem * width, bytes),
-                |part| {
-                    let Some(checker) = &checker else { return Ok(None) };
-                    store_blocks(weight, data, part)?;
-                    checker.check_written(part).map(Some)
-                },
+                |part| checker.as_ref().map(|checker| checker.check_made(part)).transpose(),
                 |chunk, held| {
-                    if !at_once {
-                        store_blocks(weight, data, chunk)?;
-                    }
                     writer.add(chunk)?;
+                    if let Some(checker) = &checker {
+                        checker.check_written(chunk)?;
+                    }
                     held.into_iter().flatten().for_each(|held| held.add_to(&mut figures));
                     let n_blocks = chunk.scales.len() / info.scale.n_bytes();
                     let n_elems = ((n_blocks * info.block) as u64).min(weight.n_elems - chunk.first_elem);
@@ -375,7 +372,7 @@ impl Job<'_, '_> {
         let (figures, stored) = match (self.verify, checker) {
             (Verify::None, _) => (None, None),
             (Verify::Sample, _) => (Some(check_blocks(original, packed, self.verify, made_by, ticks)?), None),
-            // Its codes read back as they were, and its scales were read for the digest.
+            // Its codes and scales read back as they were.
             (Verify::Full, Some(_)) => (Some(figures), weight.recorded_digest(data)?),
             (Verify::Full, None) => {
                 let (figures, stored) = check_weight(original, packed, made_by, ticks)?;

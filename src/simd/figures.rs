@@ -1,9 +1,9 @@
 //! How far values moved, block by block.
 
-use fearless_simd::{Level, f32x16, f64x8, prelude::*};
+use fearless_simd::{Level, f32x8, f64x4, prelude::*};
 
-use super::{LANES, dispatch};
-use crate::verify::BlockFigures;
+use super::dispatch;
+use crate::verify::{BlockFigures, LANES};
 
 /// Fills `figures` with those of blocks of so many elements, of which the last may be short.
 pub(crate) fn figures(level: Level, block: usize, weights: &[f32], values: &[f32], figures: &mut [BlockFigures]) {
@@ -30,24 +30,40 @@ fn whole_blocks<S: Simd>(
     }
     let blocks = weights.chunks_exact(block).zip(values.chunks_exact(block));
     for ((weights, values), figures) in blocks.zip(figures) {
-        let zeros = f64x8::splat(simd, 0.0);
-        let mut sums = [zeros; 3];
+        let mut max = f32x8::splat(simd, 0.0);
+        let mut squared_error = [f64x4::splat(simd, 0.0); 2];
+        let mut squared = squared_error;
         for (weights, values) in weights.chunks_exact(LANES).zip(values.chunks_exact(LANES)) {
-            let (x_low, x_high) = f32x16::from_slice(simd, weights).widen();
-            let (value_low, value_high) = f32x16::from_slice(simd, values).widen();
-            sums = add(add(sums, x_low, value_low), x_high, value_high);
+            let x = f32x8::from_slice(simd, weights);
+            let error = x - f32x8::from_slice(simd, values);
+            max = max.max(error.abs());
+            squared_error = add_squares(squared_error, error);
+            squared = add_squares(squared, x);
         }
-        let [max, squared_error, squared] = sums;
-        *figures = BlockFigures::of_lanes(block as u64, max.reduce_max(), squared_error.to_array(), squared.to_array());
+        *figures = BlockFigures {
+            n_elems: block as u64,
+            max_abs_error: f64::from(max.reduce_max()),
+            squared_error: sum(squared_error),
+            squared: sum(squared),
+        };
         done += 1;
     }
     done
 }
 
+/// A square of an `f32` fits an `f64`, so fused or not this rounds once.
 #[inline(always)]
-fn add<S: Simd>([max, squared_error, squared]: [f64x8<S>; 3], x: f64x8<S>, value: f64x8<S>) -> [f64x8<S>; 3] {
-    let error = (x - value).abs();
-    [max.max(error), squared_error + error * error, squared + x * x]
+fn add_squares<S: Simd>([low, high]: [f64x4<S>; 2], values: f32x8<S>) -> [f64x4<S>; 2] {
+    let (a, b) = values.widen();
+    [a.mul_add(a, low), b.mul_add(b, high)]
+}
+
+/// Adds halves until one lane is left.
+#[inline(always)]
+fn sum<S: Simd>([low, high]: [f64x4<S>; 2]) -> f64 {
+    let (a, b) = (low + high).split();
+    let [a, b]: [f64; 2] = (a + b).into();
+    a + b
 }
 
 #[cfg(test)]
