@@ -3,9 +3,6 @@
 
 const SERIAL_WG: u32 = 64u;
 
-@group(0) @binding(1) var<storage, read> codes: array<vec4<u32>>; // (n_blocks, WORDS / 4)
-@group(0) @binding(3) var<storage, read_write> values: array<vec4<u32>>; // (n_blocks, OUT_WORDS / 4)
-
 // The value of the code that stands `at` bits above the lowest of `word`, by bisection: an index of its own for each
 // invocation would put the table into memory.
 fn pick(table: array<u32, 16>, word: u32, at: u32) -> u32 {
@@ -36,7 +33,7 @@ fn dequantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
     var words: array<u32, WORDS>;
     var suspect = may_overflow(scale);
     for (var v = 0u; v < WORDS / 4u; v++) { // unrolled
-        let four = codes[params.codes_at / 4u + block * (WORDS / 4u) + v];
+        let four = codes4(block * (WORDS / 4u) + v);
         words[4u * v] = signs_apart(four.x);
         words[4u * v + 1u] = signs_apart(four.y);
         words[4u * v + 2u] = signs_apart(four.z);
@@ -69,16 +66,28 @@ fn dequantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
                 four[i] |= value << (16u * part);
             }
         }
-        values[params.values_at / 4u + block * (OUT_WORDS / 4u) + v] = four;
+        store4(block * (OUT_WORDS / 4u) + v, four);
     }
 
+    // Software adapters go through this once for every block, with nothing to do: no load, and no `decode` of a code that
+    // isn't a constant.
     if suspect {
         for (var e = 0u; e < BLOCK; e++) {
             let slot = slot_of(e);
-            let word = slot / CODES_PER_WORD;
-            let packed = codes[params.codes_at / 4u + block * (WORDS / 4u) + word / 4u][word % 4u];
-            let code = (packed >> (slot % CODES_PER_WORD * BITS)) & CODE_MASK;
-            report(block * BLOCK + e, code, decode(scale, code));
+            // Not by an index: the words would lie in memory for all of the kernel.
+            var word = 0u;
+            for (var w = 0u; w < WORDS; w++) { // unrolled
+                word = select(word, words[w], slot / CODES_PER_WORD == w);
+            }
+            let at = slot % CODES_PER_WORD * BITS;
+            let code = (word >> at) & CODE_MASK;
+            var value: u32;
+            if BITS == 4u {
+                value = pick(table, word, at);
+            } else {
+                value = decode(scale, code);
+            }
+            report(block * BLOCK + e, code, value);
         }
     }
 }

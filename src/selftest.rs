@@ -254,7 +254,8 @@ pub fn packed_cases(format: Format) -> Vec<(String, Packed)> {
 /// The GPU's errors that are not about the data: a lost device, no memory.
 pub async fn run(gpu: &Gpu, mut failed: impl FnMut(Failure)) -> Result<usize> {
     let mut n_compared = 0;
-    for kernel in Kernel::all().filter(|kernel| kernel.shape == gpu.shape()) {
+    let is_used = |of: &Kernel| *of == gpu.kernel(of.format, of.direction, gpu.shape(), of.dtype);
+    for kernel in Kernel::all().filter(is_used) {
         for (case, difference) in match kernel.direction {
             crate::gpu::Direction::Quantize => run_quantize(gpu, kernel, &mut n_compared).await?,
             crate::gpu::Direction::Dequantize => run_dequantize(gpu, kernel, &mut n_compared).await?,

@@ -11,7 +11,8 @@ use wgquant::gpu::{Kernel, Params, ProductKernel, ProductParams};
 fn parse(label: &str, source: &str) -> Result<(Module, ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(source).map_err(|error| error.emit_to_string_with_path(source, label))?;
     // All that WebGPU has without any feature, but for the kernels that are there for one.
-    let features = if in_subgroups(source) { Capabilities::SUBGROUP } else { Capabilities::empty() };
+    let mut features = if in_subgroups(source) { Capabilities::SUBGROUP } else { Capabilities::empty() };
+    features.set(Capabilities::SHADER_INT64, in_pairs(source));
     let info = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32 | features)
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
         .subgroup_operations(naga::valid::SubgroupOperationSet::BASIC | naga::valid::SubgroupOperationSet::ARITHMETIC)
@@ -23,6 +24,11 @@ fn parse(label: &str, source: &str) -> Result<(Module, ModuleInfo), String> {
 /// Whether a kernel is only for devices with subgroups.
 fn in_subgroups(source: &str) -> bool {
     source.contains("// ---- product/rows_subgroups.wgsl\n")
+}
+
+/// Whether a kernel is only for devices with 64-bit integers.
+fn in_pairs(source: &str) -> bool {
+    source.contains("_pairs.wgsl\n")
 }
 
 /// A kernel of one of the tables.
@@ -240,7 +246,7 @@ fn every_shader_translates_to_every_backend() {
 
         let mut text = String::new();
         let mut options = naga::back::hlsl::Options::default();
-        if in_subgroups(&shader.source) {
+        if in_subgroups(&shader.source) || in_pairs(&shader.source) {
             options.shader_model = naga::back::hlsl::ShaderModel::V6_0;
         }
         naga::back::hlsl::Writer::new(&mut text, &options, &Default::default())
@@ -248,8 +254,8 @@ fn every_shader_translates_to_every_backend() {
             .map_err(|error| format!("HLSL: {error}"))?;
         assert!(text.contains("[numthreads("));
 
-        if in_subgroups(&shader.source) {
-            return Ok(()); // GL has none
+        if in_subgroups(&shader.source) || in_pairs(&shader.source) {
+            return Ok(()); // GL has neither
         }
         let mut text = String::new();
         let options = naga::back::glsl::Options {

@@ -9,6 +9,9 @@ const VALUES = array<u32, 16>(
     0xbeaaaaabu, 0xbf000000u, 0xbe2aaaabu, 0xbe800000u,
 );
 
+// Exponent field of the smallest that isn't 0.
+const SMALLEST_EXPONENT: u32 = 119u;
+
 fn value_of(code: u32) -> u32 {
     var values = VALUES;
     return values[code];

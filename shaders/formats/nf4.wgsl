@@ -8,6 +8,9 @@ const VALUES = array<u32, 16>(
     0x3ee1a4b8u, 0x3f1007abu, 0x3f3913b3u, 0x3f800000u,
 );
 
+// Exponent field of the smallest that isn't 0.
+const SMALLEST_EXPONENT: u32 = 123u;
+
 fn value_of(code: u32) -> u32 {
     var values = VALUES;
     return values[code];

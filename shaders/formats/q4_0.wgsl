@@ -77,7 +77,13 @@ fn decoder(scale: u32) -> Decoder {
 // RN((code − 8) · d) in the output's type.
 fn decode(d: Decoder, code: u32) -> u32 {
     let negative = code < 8u;
-    return multiple(d, select(code - 8u, 8u - code, negative), negative);
+    let magnitude = select(code - 8u, 8u - code, negative);
+    // The significand of an f16 has 24 bits as a binary32, so that the product's leading bit is one of two, which are known where
+    // the code is.
+    let product = magnitude * d.significand;
+    let least = 23u + firstLeadingBit(magnitude | 1u);
+    let value = d.sign | round_from_to_output(product, i32(least + (product >> (least + 1u))), d.exponent);
+    return select(value, value ^ OUT_SIGN, negative);
 }
 
 fn has_invalid(word: u32) -> bool {

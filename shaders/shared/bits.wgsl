@@ -33,9 +33,15 @@ fn round_to(product: u32, e: i32, n_significant: i32, min_exponent: i32, infinit
 
 // The same for an e of at least −6 and a type with n_significant + min_exponent ≤ 25, as binary32 and bfloat16 are.
 fn round_near(product: u32, e: i32, n_significant: i32, min_exponent: i32, infinity: u32) -> u32 {
+    return round_from(product, i32(firstLeadingBit(product)), e, n_significant, min_exponent, infinity);
+}
+
+// The same where the product's leading bit is known. Where the result is subnormal, any bit will do that isn't beyond the one that
+// a normal result would have there.
+fn round_from(product: u32, leading: i32, e: i32, n_significant: i32, min_exponent: i32, infinity: u32) -> u32 {
     let offset = e + (1 - n_significant - min_exponent);
     // Where the result is subnormal, the bit that a normal one would need goes to 30: what is dropped is always as much.
-    let top = max(i32(firstLeadingBit(product)), -offset);
+    let top = max(leading, -offset);
     let aligned = product << u32(30 - top);
     let odd = (aligned >> u32(31 - n_significant)) & 1u;
     let rounded = (aligned + ((1u << u32(30 - n_significant)) - 1u) + odd) >> u32(31 - n_significant);

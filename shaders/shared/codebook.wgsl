@@ -18,31 +18,39 @@ fn finish_word(word: u32) -> u32 {
     return word;
 }
 
-// The scale with its significand in 24 bits, and its sign in the output's type.
+// The scale's magnitude, significand · 2^(exponent − 150), and its sign in the output's type.
 struct Decoder {
-    scale: Scaled,
+    significand: u32,
+    exponent: i32,
     sign: u32,
 }
 
 fn decoder(scale: u32) -> Decoder {
-    let sign = select(0u, OUT_SIGN, (scale & SIGN) != 0u);
-    return Decoder(scaled(significand(scale), i32(exponent(scale))), sign);
+    return Decoder(significand(scale), i32(exponent(scale)), select(0u, OUT_SIGN, (scale & SIGN) != 0u));
 }
 
 // RN(value · scale) in the output's type, from the exact 48-bit product. Values are normal or 0.
 fn decode(d: Decoder, code: u32) -> u32 {
     let value = value_of(code);
     let sign = select(d.sign, d.sign ^ OUT_SIGN, (value & SIGN) != 0u);
-    let product = multiply(significand(value), d.scale.significand);
-    // Its leading 31 bits; the last of them stands for all that is cut off, far below the one that decides the rounding.
-    let cut = product.y & 0x1ffffu;
-    let leading = (product.x << 15u) | (product.y >> 17u) | select(0u, 1u, cut != 0u);
-    return sign | round_to_output(leading, i32(exponent(value)) + d.scale.exponent - 150 + 17);
+    let product = multiply(significand(value), d.significand);
+    // Its leading 27 or 28 bits; the last of them stands for all that is cut off, far below the one that decides the rounding.
+    // Of a subnormal scale it has fewer, but then the result is subnormal, and what is cut off is as far below.
+    let cut = product.y & 0xfffffu;
+    var leading = (product.x << 12u) | (product.y >> 20u) | select(0u, 1u, cut != 0u);
+    var e = i32(exponent(value)) + d.exponent - 150 + 20;
+    if SMALLEST_EXPONENT < 123u {
+        // Tiny results of tiny values lose more, to have an e of at least −6.
+        let more = u32(max(-6 - e, 0));
+        leading = (leading >> more) | select(0u, 1u, (leading & ((1u << more) - 1u)) != 0u);
+        e = max(e, -6);
+    }
+    return sign | round_from_to_output(leading, i32(26u + (leading >> 27u)), e);
 }
 
 // Whether a code could give infinity: values are at most 1.
 fn may_overflow(d: Decoder) -> bool {
-    return d.scale.exponent >= OUT_LIMIT + 126;
+    return d.exponent >= OUT_LIMIT + 126;
 }
 
 // Every code is one that writers make.

@@ -13,3 +13,8 @@ const OUT_PER_WORD: u32 = 2u;
 fn round_near_to_output(product: u32, e: i32) -> u32 {
     return round_near(product, e, OUT_PRECISION, OUT_MIN_EXPONENT, OUT_INFINITY);
 }
+
+// The same of a product whose leading bit is known as `round_from` wants it.
+fn round_from_to_output(product: u32, leading: i32, e: i32) -> u32 {
+    return round_from(product, leading, e, OUT_PRECISION, OUT_MIN_EXPONENT, OUT_INFINITY);
+}

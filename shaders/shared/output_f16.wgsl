@@ -13,3 +13,8 @@ const OUT_PER_WORD: u32 = 2u;
 fn round_near_to_output(product: u32, e: i32) -> u32 {
     return round_to(product, e, OUT_PRECISION, OUT_MIN_EXPONENT, OUT_INFINITY);
 }
+
+// The same of a product whose leading bit is known, which is of no use here.
+fn round_from_to_output(product: u32, leading: i32, e: i32) -> u32 {
+    return round_near_to_output(product, e);
+}

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
 use std::time::Instant;
 
-use super::kernels::{Access, Direction, Kernel, Params, STATUS_BYTES, Shape};
+use super::kernels::{Direction, Kernel, Params, STATUS_BYTES, Shape};
 use super::pipelines::{AnyKernel, Work};
 use super::stream::{bind, dispatch};
 use super::{Gpu, has_tile_limits, lock, plan};
@@ -38,7 +38,7 @@ impl Gpu {
             Work::Dequantize { format, dtype } => (format, Direction::Dequantize, dtype),
             Work::Product { .. } => return Ok(self),
         };
-        let kernel = |shape| Kernel { format, direction, shape, dtype, access: Access::Vectors };
+        let kernel = |shape| self.kernel(format, direction, shape, dtype);
         let tile = has_tile_limits(&self.device.limits());
         let key = (self.description(), tile, AnyKernel::from(kernel(Shape::Block)));
         let known = lock(&FOUND).get(&key).copied();

@@ -51,9 +51,17 @@ impl Shape {
 pub enum Access {
     /// At multiples of 16 bytes, with room for whole blocks.
     Vectors,
+    /// The same by 64-bit integers, for software adapters: they load and store one element after the other, and a pair of words
+    /// takes as long as one. Only [`Shape::Serial`] has such kernels, and [`Kernel::needs`] says what a device needs for them.
+    Pairs,
     /// At any multiple of 4 bytes. Weights need no room past the last one. Dequantizing works on any run of elements, blocks
     /// cut included, in one kernel that stands under the shape [`Shape::Serial`].
     Words,
+}
+
+impl Access {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Vectors, Self::Pairs, Self::Words];
 }
 
 /// One compute kernel.
@@ -120,19 +128,13 @@ impl Kernel {
                 [Direction::Quantize, Direction::Dequantize].into_iter().flat_map(move |direction| {
                     Shape::ALL.into_iter().flat_map(move |shape| {
                         Dtype::ALL.into_iter().flat_map(move |dtype| {
-                            [Access::Vectors, Access::Words].into_iter().map(move |access| Self {
-                                format,
-                                direction,
-                                shape,
-                                dtype,
-                                access,
-                            })
+                            Access::ALL.into_iter().map(move |access| Self { format, direction, shape, dtype, access })
                         })
                     })
                 })
             })
             // Runs of elements are dequantized by one kernel, which has no shapes.
-            .filter(|kernel| !kernel.is_run() || kernel.shape == Shape::Serial)
+            .filter(|kernel| kernel.shape == Shape::Serial || !(kernel.is_run() || kernel.access == Access::Pairs))
     }
 
     /// Whether it dequantizes runs of elements, and so has its own way to divide the work.
@@ -164,8 +166,18 @@ impl Kernel {
     /// A name for labels and messages, such as `sym4 quantize_block F32`.
     #[must_use]
     pub fn label(self) -> String {
-        let words = if self.access == Access::Words && !self.is_run() { " words" } else { "" };
-        format!("{} {} {}{words}", self.format, self.entry_point(), self.dtype)
+        let access = match self.access {
+            Access::Words if !self.is_run() => " words",
+            Access::Pairs => " pairs",
+            _ => "",
+        };
+        format!("{} {} {}{access}", self.format, self.entry_point(), self.dtype)
+    }
+
+    /// The features that a device needs for it.
+    #[must_use]
+    pub fn needs(self) -> wgpu::Features {
+        if self.access == Access::Pairs { wgpu::Features::SHADER_INT64 } else { wgpu::Features::empty() }
     }
 
     /// Whether codes are guessed in floating point, and settled in integers where a guess is in doubt.
@@ -194,9 +206,15 @@ impl Kernel {
             (Direction::Quantize, Shape::Tile) => parts.push(shader!("shared/exact.wgsl")),
             _ => {}
         }
+        match (self.direction, self.shape, self.access) {
+            (Direction::Dequantize, Shape::Serial, Access::Vectors) => parts.push(shader!("shared/codes_vectors.wgsl")),
+            (Direction::Dequantize, Shape::Serial, Access::Pairs) => parts.push(shader!("shared/codes_pairs.wgsl")),
+            _ => {}
+        }
         if self.direction == Direction::Quantize {
             parts.push(match self.access {
                 Access::Vectors => shader!("shared/weights_vectors.wgsl"),
+                Access::Pairs => shader!("shared/weights_pairs.wgsl"),
                 Access::Words => shader!("shared/weights_words.wgsl"),
             });
             parts.extend_from_slice(match self.dtype {

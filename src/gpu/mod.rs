@@ -55,6 +55,8 @@ pub struct Gpu {
     shape: Shape,
     /// Whether products may use subgroup operations.
     subgroups: bool,
+    /// Whether the serial shape's kernels load and store by 64-bit integers.
+    pairs: bool,
     /// Whether the kernels' buffers are mapped themselves: on devices whose memory is the host's.
     unified: bool,
     max_chunk_bytes: u64,
@@ -89,7 +91,7 @@ impl Gpu {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wgquant"),
             required_limits: adapter.limits(),
-            required_features: adapter.features() & (wgpu::Features::SUBGROUP | unified_memory(&adapter.get_info())),
+            required_features: adapter.features() & useful_features(&adapter.get_info()),
             ..wgpu::DeviceDescriptor::default()
         };
         let (device, queue) = adapter.request_device(&descriptor).await.map_err(|error| Error::OpenDevice {
@@ -111,8 +113,9 @@ impl Gpu {
     }
 
     /// Builds the driver on a device that the caller already has, with whatever limits and features. The caller's error
-    /// handlers stay as they are. No optional feature is needed; subgroup operations are used where there are some. A device
-    /// whose workgroups are too small for [`Shape::Tile`] gets [`Shape::Serial`].
+    /// handlers stay as they are. No optional feature is needed; subgroup operations are used where there are some, and on a software
+    /// adapter 64-bit integers (`SHADER_INT64`). A device whose workgroups are too small for [`Shape::Tile`] gets
+    /// [`Shape::Serial`].
     ///
     /// # Errors
     /// [`Error::Refused`] if a limit of the device is below what every kernel needs: it names the limit.
@@ -126,6 +129,10 @@ impl Gpu {
         let subgroups = !cfg!(target_family = "wasm")
             && device.features().contains(wgpu::Features::SUBGROUP)
             && info.subgroup_max_size <= product_kernels::MAX_SUBGROUP;
+        // Other backends' software adapters were not seen to do it.
+        let pairs = software
+            && info.backend == wgpu::Backend::Vulkan
+            && device.features().contains(wgpu::Features::SHADER_INT64);
         let mappable = unified_memory(&info);
         let unified = !mappable.is_empty() && device.features().contains(mappable);
         Ok(Self {
@@ -134,6 +141,7 @@ impl Gpu {
             info,
             shape,
             subgroups,
+            pairs,
             unified,
             max_chunk_bytes: DEFAULT_CHUNK_BYTES,
             lost: Arc::default(),
@@ -152,6 +160,7 @@ impl Gpu {
             info: self.info.clone(),
             shape: self.shape,
             subgroups: self.subgroups,
+            pairs: self.pairs,
             unified: self.unified,
             max_chunk_bytes: self.max_chunk_bytes,
             lost: Arc::clone(&self.lost),
@@ -172,6 +181,13 @@ impl Gpu {
     #[must_use]
     pub fn shape(&self) -> Shape {
         self.shape
+    }
+
+    /// The kernel of that shape that it uses for what lies at multiples of 16 bytes.
+    #[must_use]
+    pub fn kernel(&self, format: Format, direction: Direction, shape: Shape, dtype: Dtype) -> Kernel {
+        let access = if self.pairs && shape == Shape::Serial { Access::Pairs } else { Access::Vectors };
+        Kernel { format, direction, shape, dtype, access }
     }
 
     /// Lets a piece's largest buffer have at most so many bytes; one block always goes. Two pieces are in flight. The
@@ -349,6 +365,15 @@ fn check_limits(adapter: &str, limits: &wgpu::Limits) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The optional features that are of use on this adapter.
+fn useful_features(info: &wgpu::AdapterInfo) -> wgpu::Features {
+    let pairs = match info.device_type {
+        wgpu::DeviceType::Cpu => wgpu::Features::SHADER_INT64,
+        _ => wgpu::Features::empty(),
+    };
+    wgpu::Features::SUBGROUP | pairs | unified_memory(info)
 }
 
 /// The feature by which a device with unified memory does without staging; none for another's, where it would be slow.

@@ -107,16 +107,13 @@ impl Gpu {
     }
 
     fn kernels_of(&self, work: Work) -> Vec<AnyKernel> {
-        let shape = self.shape;
         match work {
             Work::Quantize { format, dtype } => {
-                let direction = Direction::Quantize;
-                vec![Kernel { format, direction, shape, dtype, access: Access::Vectors }.into()]
+                vec![self.kernel(format, Direction::Quantize, self.shape, dtype).into()]
             }
             Work::Dequantize { format, dtype } => {
-                let direction = Direction::Dequantize;
-                let kernel = |access| Kernel { format, direction, shape, dtype, access }.into();
-                vec![kernel(Access::Vectors), kernel(Access::Words)]
+                let kernel = self.kernel(format, Direction::Dequantize, self.shape, dtype);
+                vec![kernel.into(), Kernel { access: Access::Words, ..kernel }.into()]
             }
             Work::Product { format, activations, n_cols, n_vectors } => {
                 vec![self.product_kernel(format, activations, n_cols, n_vectors, true).into()]

@@ -54,8 +54,7 @@ impl Gpu {
         let n_bytes = packed.n_elems * dtype.n_bytes() as u64;
         weights.check(&format!("{} {dtype} weights", packed.n_elems), n_bytes, wgpu::BufferUsages::STORAGE)?;
         packed.status.check("a status", STATUS_BYTES, wgpu::BufferUsages::COPY_DST)?;
-        let access = if weights.takes_vectors(n_bytes) { Access::Vectors } else { Access::Words };
-        let kernel = self.kernel_for(packed, Direction::Quantize, dtype, access);
+        let kernel = self.kernel_for(packed, Direction::Quantize, dtype, weights.takes_vectors(n_bytes));
         let all = Part { first: 0, n_elems: packed.n_elems };
         encoder.clear_buffer(&packed.status.buffer, packed.status.offset, Some(STATUS_BYTES));
         packed.nested = None;
@@ -105,9 +104,9 @@ impl Gpu {
         let fast = elems.start.is_multiple_of(block) && values.offset.is_multiple_of(16);
         let whole = Part { first: elems.start, n_elems: if fast { n_elems / block * block } else { 0 } };
         let rest = Part { first: elems.start + whole.n_elems, n_elems: n_elems - whole.n_elems };
-        for (part, access) in [(whole, Access::Vectors), (rest, Access::Words)] {
+        for (part, in_vectors) in [(whole, true), (rest, false)] {
             if part.n_elems > 0 {
-                let kernel = self.kernel_for(packed, Direction::Dequantize, dtype, access);
+                let kernel = self.kernel_for(packed, Direction::Dequantize, dtype, in_vectors);
                 self.record(encoder, kernel, packed, &part, &values).await?;
                 values.offset += part.n_elems * width;
             }
@@ -115,8 +114,9 @@ impl Gpu {
         Ok(())
     }
 
-    /// The kernel for that work in the shape that suits the adapter and the place of the codes.
-    fn kernel_for(&self, packed: &DevicePacked, direction: Direction, dtype: Dtype, access: Access) -> Kernel {
+    /// The kernel for that work in the shape that suits the adapter and the place of the codes; weights or values lie well for
+    /// vectors, or not.
+    fn kernel_for(&self, packed: &DevicePacked, direction: Direction, dtype: Dtype, in_vectors: bool) -> Kernel {
         // The serial shape takes codes in vectors, the others in words.
         let shape = match self.shape {
             Shape::Serial if packed.codes.offset.is_multiple_of(16) => Shape::Serial,
@@ -124,7 +124,8 @@ impl Gpu {
             Shape::Serial => Shape::Tile,
             shape => shape,
         };
-        Kernel { format: packed.format, direction, shape, dtype, access }
+        let kernel = self.kernel(packed.format, direction, shape, dtype);
+        if in_vectors { kernel } else { Kernel { access: Access::Words, ..kernel } }
     }
 
     /// Records `kernel` over a part of `packed`, in as many dispatches as the device's limits ask for. The part begins with a

@@ -3,7 +3,7 @@
 use futures_channel::oneshot;
 
 use super::inputs::{Inputs, PIECE_BYTES};
-use super::kernels::{Access, Direction, Kernel, Params, STATUS_BYTES};
+use super::kernels::{Direction, Kernel, Params, STATUS_BYTES};
 use super::plan::{self, Chunk};
 use super::{Gpu, lock};
 use crate::cpu;
@@ -92,8 +92,7 @@ impl Gpu {
         mut elements: Elements<'_>,
         write: &mut impl FnMut(PackedChunk<'_>) -> Result<()>,
     ) -> Result<()> {
-        let kernel =
-            Kernel { format, direction: Direction::Quantize, shape: self.shape, dtype, access: Access::Vectors };
+        let kernel = self.kernel(format, Direction::Quantize, self.shape, dtype);
         let info = format.info();
         let mut fault_at = None;
         let width = dtype.n_bytes();
@@ -154,8 +153,7 @@ impl Gpu {
         read: &mut (impl FnMut(u64, &mut [u8], &mut [u8]) -> Result<()> + Send),
         write: &mut impl FnMut(u64, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let kernel =
-            Kernel { format, direction: Direction::Dequantize, shape: self.shape, dtype, access: Access::Vectors };
+        let kernel = self.kernel(format, Direction::Dequantize, self.shape, dtype);
         let info = format.info();
         let mut fault_at = None;
         // Runs of so many blocks that they lie well in the inputs.

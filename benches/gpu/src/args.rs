@@ -80,6 +80,7 @@ impl Args {
                 "--access" => {
                     let one = |name| match name {
                         "vectors" => Ok(Access::Vectors),
+                        "pairs" => Ok(Access::Pairs),
                         "words" => Ok(Access::Words),
                         _ => bail!("no access {name}"),
                     };
@@ -127,7 +128,7 @@ impl Args {
 
     /// Appends a kernel's ratio.
     pub fn write_ratio(&self, gpu: &Gpu, kernel: Kernel, what: &str, ratio: f64) -> Result<()> {
-        if kernel.access != Access::Vectors {
+        if kernel != gpu.kernel(kernel.format, kernel.direction, kernel.shape, kernel.dtype) {
             return Ok(());
         }
         let direction = match kernel.direction {
@@ -145,9 +146,10 @@ impl Args {
     }
 
     /// Whether to time that kernel: once for all shapes. Nested formats have the kernels of their base.
-    pub fn wants(&self, kernel: Kernel, own: Shape) -> bool {
+    pub fn wants(&self, kernel: Kernel, gpu: &Gpu) -> bool {
         let base = kernel.format.info().scale != wgquant::format::ScaleType::Nested;
-        kernel.shape == own
+        kernel.shape == gpu.shape()
+            && gpu.device().features().contains(kernel.needs())
             && (if self.formats.is_empty() { base } else { self.formats.contains(&kernel.format) })
             && (self.directions.is_empty() || self.directions.contains(&kernel.direction))
             && (self.accesses.is_empty() || self.accesses.contains(&kernel.access))

@@ -41,7 +41,7 @@ fn main() -> Result<()> {
         println!("\n{}: {} elements, best of {} in turns\n", gpu.description(), args.n_elems, args.n_rounds);
         println!("| kernel | G elements/s | of the copy kernel | median | by CPU time | compile |");
         println!("| --- | ---: | ---: | ---: | ---: | ---: |");
-        let kernels: Vec<_> = Kernel::all().filter(|kernel| args.wants(*kernel, gpu.shape())).collect();
+        let kernels: Vec<_> = Kernel::all().filter(|kernel| args.wants(*kernel, &gpu)).collect();
         let mut seconds = Vec::new();
         args.write_adapter(&gpu)?;
         for &kernel in &kernels {
@@ -50,7 +50,8 @@ fn main() -> Result<()> {
         println!("\nFrom host memory to host memory, a piece of 32 MiB after the other:\n");
         println!("| kernel | whole, ms | upload | kernel | download | slowest of the three / whole |");
         println!("| --- | ---: | ---: | ---: | ---: | ---: |");
-        for (&kernel, seconds) in kernels.iter().zip(seconds).filter(|(kernel, _)| kernel.access == Access::Vectors) {
+        let is_used = |of: Kernel| of == gpu.kernel(of.format, of.direction, of.shape, of.dtype);
+        for (&kernel, seconds) in kernels.iter().zip(seconds).filter(|(kernel, _)| is_used(**kernel)) {
             whole(&gpu, kernel, seconds, &args).with_context(|| kernel.label())?;
         }
     }
@@ -87,7 +88,12 @@ fn one(gpu: &Gpu, kernel: Kernel, args: &Args) -> Result<f64> {
     let n_elems = n_blocks * u32::try_from(block)?;
     let mut subjects = Vec::new();
     for &shape in &args.shapes(gpu.shape()) {
-        let kernel = Kernel { shape, ..kernel };
+        // Other shapes have no pairs.
+        let kernel = if shape == kernel.shape {
+            kernel
+        } else {
+            gpu.kernel(kernel.format, kernel.direction, shape, kernel.dtype)
+        };
         let subject = |name: String, source, exact| Subject {
             name,
             source,
@@ -114,10 +120,13 @@ fn one(gpu: &Gpu, kernel: Kernel, args: &Args) -> Result<f64> {
         }
     }
     subjects.extend(copies(kernel, n_blocks));
+    if kernel.access == Access::Pairs {
+        subjects.push(copy_in_pairs(kernel, n_blocks));
+    }
     let params = Params { n_elems, n_blocks, ..Params::default() };
     let inputs = data::inputs(kernel, n_elems as usize)?;
     let timings = measure::time_all(gpu, kernel, params, &inputs, &subjects, args.n_rounds)?;
-    let is_copy = |timing: &&Timing| timing.name.starts_with("copy");
+    let is_copy = |timing: &&Timing| timing.name.starts_with("copy, ");
     let copy = |of: fn(&Timing) -> f64| timings.iter().filter(is_copy).map(of).fold(f64::INFINITY, f64::min);
     for timing in &timings {
         println!(
@@ -135,7 +144,28 @@ fn one(gpu: &Gpu, kernel: Kernel, args: &Args) -> Result<f64> {
     let software = gpu.device().adapter_info().device_type == wgpu::DeviceType::Cpu;
     let ratio = if software { copy(Timing::cpu) / timings[0].cpu() } else { copy(Timing::best) / timings[0].best() };
     args.write_ratio(gpu, kernel, "of a copy kernel", ratio)?;
+    if let Some(copy) = timings.iter().find(|timing| timing.name == IN_PAIRS) {
+        args.write_ratio(gpu, kernel, "of a copy kernel in pairs of words", copy.cpu() / timings[0].cpu())?;
+    }
     Ok(timings[0].best())
+}
+
+/// What the table calls [`copy_in_pairs`].
+const IN_PAIRS: &str = "copy by 64-bit integers, a block an invocation";
+
+/// The first of [`copies`] by 64-bit integers, as software adapters do it fastest.
+fn copy_in_pairs(kernel: Kernel, n_blocks: u32) -> Subject {
+    let [by_block, _] = copies(kernel, n_blocks);
+    let mut source = by_block.source;
+    for (words, pairs) in [
+        ("vec4<u32>(scale)", "vec2<u64>(u64(scale))"),
+        ("vec4<u32>(0u)", "vec2<u64>()"),
+        ("all.x ^ all.y ^ all.z ^ all.w", "u32(all.x ^ all.y)"),
+        ("vec4<u32>", "vec2<u64>"),
+    ] {
+        source = source.replace(words, pairs);
+    }
+    Subject { name: IN_PAIRS.to_owned(), source, ..by_block }
 }
 
 /// Two kernels that only move the bytes: one block an invocation, and neighbours on neighbouring addresses.
@@ -175,7 +205,7 @@ async fn open(args: &Args) -> Result<Vec<Gpu>> {
             {
                 continue;
             }
-            let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP;
+            let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP | wgpu::Features::SHADER_INT64;
             let descriptor = wgpu::DeviceDescriptor {
                 required_features: adapter.features() & wanted,
                 required_limits: adapter.limits(),

@@ -21,10 +21,11 @@ pub async fn run_cases(engine: &RawEngine, failed: Function) -> JsResult<f64> {
     Ok(crate::storage::as_number(n_compared.await.map_err(thrown)? as u64))
 }
 
-/// Every kernel there is: label, entry point and WGSL, one after the other.
+/// Every kernel that needs no feature: label, entry point and WGSL, one after the other.
 #[wasm_bindgen(js_name = allShaders)]
 pub fn all_shaders() -> Vec<String> {
-    let kernels = Kernel::all().map(|kernel| [kernel.label(), kernel.entry_point().to_owned(), kernel.source()]);
+    let kernels = Kernel::all().filter(|kernel| kernel.needs().is_empty());
+    let kernels = kernels.map(|kernel| [kernel.label(), kernel.entry_point().to_owned(), kernel.source()]);
     let products =
         ProductKernel::all().map(|kernel| [kernel.label(), kernel.entry_point().to_owned(), kernel.source()]);
     kernels.chain(products).flatten().collect()
