@@ -14,14 +14,17 @@ use crate::threads;
 /// Elements that a thread takes at a time at most: they fit a core's cache.
 pub(crate) const PART: usize = 1 << 16;
 
-/// Elements that are worth another thread. Whole blocks and groups.
-const WORTH_A_THREAD: usize = 1 << 14;
+/// Elements that are worth another thread, which takes as long to wake.
+const WORTH_A_THREAD: usize = 1 << 15;
 
-/// Elements of each part of so many, of which only the last may be shorter: as many parts as all threads do together, so
-/// that none is left waiting for another's last one.
+/// Parts are whole multiples of it but for the last: whole blocks and groups.
+const PART_UNIT: usize = 1 << 12;
+
+/// Elements of each part of so many: as many parts as all threads do together, so that none is left waiting for another's last
+/// one.
 fn part_len(n_elems: usize) -> usize {
-    let n_parts = n_elems.div_ceil(PART).next_multiple_of(threads::count());
-    if n_elems <= PART { PART } else { n_elems.div_ceil(n_parts).next_multiple_of(WORTH_A_THREAD).min(PART) }
+    let n_parts = n_elems.div_ceil(PART).next_multiple_of(threads::count()).min(n_elems / WORTH_A_THREAD);
+    n_elems.div_ceil(n_parts.max(1)).next_multiple_of(PART_UNIT).min(PART)
 }
 
 /// Quantizes a tensor on the CPU, on all its cores or on the rayon pool that it is called in. Blocks are consecutive

@@ -30,13 +30,17 @@ pub(crate) fn beside<A, B>(other: impl FnOnce() -> A, here: impl FnOnce() -> B) 
 
 #[cfg(not(target_family = "wasm"))]
 mod native {
-    use std::sync::{LazyLock, Mutex, PoisonError};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
     use rayon::prelude::*;
     use rayon::{ThreadPool, ThreadPoolBuilder};
 
     /// What a worker's stack takes. Little: it counts as address space, which may be limited, once for each core.
     const STACK_BYTES: usize = 256 << 10;
+
+    /// Turns of waiting for others before going to sleep: some tens of microseconds.
+    const SPINS: usize = 1000;
 
     /// `None` where no thread can be started: then the caller's does the work.
     static POOL: LazyLock<Option<ThreadPool>> = LazyLock::new(|| {
@@ -54,16 +58,45 @@ mod native {
     }
 
     /// What `work` makes of each part, in order: on all cores, or on the threads of the rayon pool that this is called in.
+    ///
+    /// The caller's thread is one of those that work, as waking another takes as long as some ten thousand weights.
     pub(crate) fn map<T: Send, R: Send>(parts: Vec<T>, work: impl Fn(T) -> R + Send + Sync) -> Vec<R> {
         if parts.len() < 2 {
             return parts.into_iter().map(work).collect();
         }
-        let in_pool = |parts: Vec<T>| parts.into_par_iter().map(&work).collect();
-        match &*POOL {
-            _ if rayon::current_thread_index().is_some() => in_pool(parts),
-            Some(pool) => pool.install(|| in_pool(parts)),
-            None => parts.into_iter().map(work).collect(),
-        }
+        let pool = match &*POOL {
+            _ if rayon::current_thread_index().is_some() => return parts.into_par_iter().map(work).collect(),
+            Some(pool) => pool,
+            None => return parts.into_iter().map(work).collect(),
+        };
+        let n_others = pool.current_num_threads().min(parts.len()) - 1;
+        let mut results: Vec<_> = parts.iter().map(|_| None).collect();
+        let left = Mutex::new(parts.into_iter().zip(&mut results));
+        let n_ended = AtomicUsize::new(0);
+        let work_off = || {
+            while let Some((part, result)) = { lock(&left).next() } {
+                *result = Some(work(part));
+            }
+        };
+        pool.in_place_scope(|scope| {
+            for _ in 0..n_others {
+                scope.spawn(|_| {
+                    work_off();
+                    n_ended.fetch_add(1, Ordering::Release);
+                });
+            }
+            work_off();
+            // The others are about to end. To sleep and be woken would take longer.
+            for _ in 0..SPINS {
+                if n_ended.load(Ordering::Acquire) == n_others {
+                    break;
+                }
+                std::hint::spin_loop();
+            }
+        });
+        drop(left);
+        // All are there: a panic of one has gone on from the scope.
+        results.into_iter().flatten().collect()
     }
 
     /// Runs `other` on another thread while `here` runs on this one; where there is no other thread, one after the other.
@@ -73,7 +106,7 @@ mod native {
         let here = pool.in_place_scope(|scope| {
             scope.spawn(|_| {
                 let value = other();
-                *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+                *lock(&result) = Some(value);
             });
             here()
         });
@@ -82,5 +115,43 @@ mod native {
             Some(value) => (value, here),
             None => unreachable!("a scope ends when all of it is done"),
         }
+    }
+
+    /// The data under a lock. Nobody holds one while something of the caller's runs.
+    fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(all(test, not(target_family = "wasm")))]
+mod tests {
+    use super::{count, map};
+
+    #[test]
+    fn results_come_in_order_from_any_thread() {
+        let squares = || map((0..1000_u64).collect(), |part| part * part);
+        let expected: Vec<_> = (0..1000).map(|part| part * part).collect();
+        assert_eq!(squares(), expected);
+        for n_threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().expect("threads start");
+            assert_eq!(pool.install(|| (count(), squares())), (n_threads, expected.clone()));
+        }
+        // One within another, and many at a time.
+        let sums = map((0..20).collect(), |_: u32| squares().iter().sum::<u64>());
+        assert_eq!(sums, vec![expected.iter().sum::<u64>(); 20]);
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(squares)).collect();
+            all.into_iter().for_each(|squares| assert_eq!(squares.join().expect("no panic"), expected));
+        });
+        assert!(map(Vec::new(), |part: u32| part).is_empty());
+    }
+
+    #[test]
+    fn a_panic_goes_on_and_the_next_work_is_done() {
+        for bad in [0, 7, 99] {
+            let caught = std::panic::catch_unwind(|| map((0..100).collect(), |part: u32| assert_ne!(part, bad)));
+            assert!(caught.is_err(), "{bad}");
+        }
+        assert_eq!(map((0..100).collect(), |part: u32| part).len(), 100);
     }
 }
