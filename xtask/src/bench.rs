@@ -20,7 +20,7 @@ pub(crate) fn all(root: &Path) -> Result<()> {
     let path = folder.path().join("ratios");
     let ratios = path.to_str().context("a temporary folder's name is no text")?;
     cpu(root, &["--ratios", ratios])?;
-    gpu(root, &["--dtype", "f32,bf16", "--access", "vectors", "--ratios", ratios])?;
+    gpu(root, &["--dtype", "f32,bf16", "--access", "used", "--ratios", ratios])?;
     commands(root, &["--ratios", ratios])?;
 
     let ratios = std::fs::read_to_string(&path)?;

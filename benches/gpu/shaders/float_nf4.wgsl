@@ -9,6 +9,8 @@ const VALUES = array<u32, 16>(
     0x3ee1a4b8u, 0x3f1007abu, 0x3f3913b3u, 0x3f800000u,
 );
 
+const SMALLEST_EXPONENT: u32 = 123u;
+
 fn value_of(code: u32) -> u32 {
     var values = VALUES;
     return values[code];

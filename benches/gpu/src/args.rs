@@ -49,6 +49,8 @@ pub struct Args {
     dtypes: Vec<Dtype>,
     shapes: Vec<Shape>,
     accesses: Vec<Access>,
+    /// Only kernels that the driver uses for what lies at multiples of 16 bytes.
+    only_used: bool,
     /// A file that ratios are appended to, as lines of measurement, format and ratio between tabs.
     pub ratios: Option<PathBuf>,
 }
@@ -66,6 +68,7 @@ impl Args {
             dtypes: Vec::new(),
             shapes: Vec::new(),
             accesses: Vec::new(),
+            only_used: false,
             ratios: None,
         };
         let mut words = std::env::args().skip(n_before);
@@ -77,6 +80,7 @@ impl Args {
                 "--elements" => args.n_elems = value.parse()?,
                 "--rounds" => args.n_rounds = value.parse()?,
                 "--ratios" => args.ratios = Some(value.into()),
+                "--access" if value == "used" => args.only_used = true,
                 "--access" => {
                     let one = |name| match name {
                         "vectors" => Ok(Access::Vectors),
@@ -128,7 +132,7 @@ impl Args {
 
     /// Appends a kernel's ratio.
     pub fn write_ratio(&self, gpu: &Gpu, kernel: Kernel, what: &str, ratio: f64) -> Result<()> {
-        if kernel != gpu.kernel(kernel.format, kernel.direction, kernel.shape, kernel.dtype) {
+        if !is_used(kernel, gpu) {
             return Ok(());
         }
         let direction = match kernel.direction {
@@ -150,11 +154,17 @@ impl Args {
         let base = kernel.format.info().scale != wgquant::format::ScaleType::Nested;
         kernel.shape == gpu.shape()
             && gpu.device().features().contains(kernel.needs())
+            && (!self.only_used || is_used(kernel, gpu))
             && (if self.formats.is_empty() { base } else { self.formats.contains(&kernel.format) })
             && (self.directions.is_empty() || self.directions.contains(&kernel.direction))
             && (self.accesses.is_empty() || self.accesses.contains(&kernel.access))
             && (self.dtypes.is_empty() || self.dtypes.contains(&kernel.dtype))
     }
+}
+
+/// Whether the driver uses that kernel for what lies at multiples of 16 bytes.
+pub fn is_used(kernel: Kernel, gpu: &Gpu) -> bool {
+    kernel == gpu.kernel(kernel.format, kernel.direction, kernel.shape, kernel.dtype)
 }
 
 /// Backend and name, without what a driver adds in brackets.

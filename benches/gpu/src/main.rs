@@ -50,8 +50,7 @@ fn main() -> Result<()> {
         println!("\nFrom host memory to host memory, a piece of 32 MiB after the other:\n");
         println!("| kernel | whole, ms | upload | kernel | download | slowest of the three / whole |");
         println!("| --- | ---: | ---: | ---: | ---: | ---: |");
-        let is_used = |of: Kernel| of == gpu.kernel(of.format, of.direction, of.shape, of.dtype);
-        for (&kernel, seconds) in kernels.iter().zip(seconds).filter(|(kernel, _)| is_used(**kernel)) {
+        for (&kernel, seconds) in kernels.iter().zip(seconds).filter(|(kernel, _)| args::is_used(**kernel, &gpu)) {
             whole(&gpu, kernel, seconds, &args).with_context(|| kernel.label())?;
         }
     }
