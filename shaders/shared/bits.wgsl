@@ -61,6 +61,19 @@ fn round_to_f16(product: u32, e: i32) -> u32 {
     return round_to(product, e, 11, 126, 0x7c00u);
 }
 
+// The scale's magnitude, significand · 2^(exponent − 150), and its sign in the output's type. Where a compiler could tell that
+// sign, LLVM would put the sign of each element together by shifts and masks, which is slower than to select it.
+struct Decoder {
+    significand: u32,
+    exponent: i32,
+    sign: u32,
+}
+
+// Of a scale that is a binary32 in bits.
+fn decoder_of(scale: u32) -> Decoder {
+    return Decoder(significand(scale), i32(exponent(scale)), select(0u, OUT_SIGN, (scale & SIGN) != 0u));
+}
+
 // binary16 to binary32, exactly; infinities and NaN stay what they are.
 fn widen_f16(x: u32) -> u32 {
     let sign = (x & 0x8000u) << 16u;

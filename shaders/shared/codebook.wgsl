@@ -18,15 +18,8 @@ fn finish_word(word: u32) -> u32 {
     return word;
 }
 
-// The scale's magnitude, significand · 2^(exponent − 150), and its sign in the output's type.
-struct Decoder {
-    significand: u32,
-    exponent: i32,
-    sign: u32,
-}
-
 fn decoder(scale: u32) -> Decoder {
-    return Decoder(significand(scale), i32(exponent(scale)), select(0u, OUT_SIGN, (scale & SIGN) != 0u));
+    return decoder_of(scale);
 }
 
 // RN(value · scale) in the output's type, from the exact 48-bit product. Values are normal or 0.

@@ -26,6 +26,7 @@ impl Adapter {
         let features = [
             ("shader-f16", wgpu::Features::SHADER_F16),
             ("subgroup", wgpu::Features::SUBGROUP),
+            ("shader-int64", wgpu::Features::SHADER_INT64),
             ("timestamp-query", wgpu::Features::TIMESTAMP_QUERY),
             ("mappable-primary-buffers", wgpu::Features::MAPPABLE_PRIMARY_BUFFERS),
         ];
