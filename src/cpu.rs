@@ -23,8 +23,12 @@ const PART_UNIT: usize = 1 << 12;
 /// Elements of each part of so many: as many parts as all threads do together, so that none is left waiting for another's last
 /// one.
 fn part_len(n_elems: usize) -> usize {
+    // Asking how many threads there are starts them.
+    if n_elems < 2 * WORTH_A_THREAD {
+        return PART;
+    }
     let n_parts = n_elems.div_ceil(PART).next_multiple_of(threads::count()).min(n_elems / WORTH_A_THREAD);
-    n_elems.div_ceil(n_parts.max(1)).next_multiple_of(PART_UNIT).min(PART)
+    n_elems.div_ceil(n_parts).next_multiple_of(PART_UNIT).min(PART)
 }
 
 /// Quantizes a tensor on the CPU, on all its cores or on the rayon pool that it is called in. Blocks are consecutive

@@ -306,3 +306,25 @@ fn the_first_error_is_given() {
         }
     }
 }
+
+#[test]
+fn parts_are_as_many_as_threads_do_together() {
+    for (n_threads, n_elems, n_parts) in [
+        (1, 3, 1),
+        (1, PART + 1, 2),
+        (2, 2 * PART, 2),
+        (2, PART, 2),
+        (2, PART - 1, 1),
+        (2, 2 * PART + 16384, 4),
+        (2, 16 * PART, 16),
+        (3, 16 * PART, 18),
+        (64, PART, 2),
+        (64, 16 * PART, 32),
+        (64, 64 * PART, 64),
+    ] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().expect("threads start");
+        let len = pool.install(|| part_len(n_elems));
+        assert_eq!(n_elems.div_ceil(len), n_parts, "{n_elems} elements, {n_threads} threads, {len} each");
+        assert!(len <= PART && len.is_multiple_of(PART_UNIT), "{len}");
+    }
+}
