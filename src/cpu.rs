@@ -140,8 +140,8 @@ thread_local! {
 }
 
 /// [`quantize_into`] for `n_elems` weights that `read` gives, from a flat index on: each thread reads what it quantizes, so
-/// that reading overlaps with work, and weights are in its cache. There it calls `then` for what it has quantized; what that
-/// gives comes back, in order.
+/// that reading overlaps with work, and weights are in its cache. There it calls `then` for what it has quantized, and the weights
+/// that it has read; what that gives comes back, in order.
 ///
 /// # Errors
 /// As [`quantize_into`], and what `read` and `then` return.
@@ -150,7 +150,7 @@ pub(crate) fn read_and_quantize<R: Send>(
     dtype: Dtype,
     (first_elem, n_elems): (u64, usize),
     read: impl Fn(u64, &mut [u8]) -> Result<()> + Sync,
-    then: impl Fn(PackedChunk<'_>) -> Result<R> + Sync,
+    then: impl Fn(PackedChunk<'_>, Weights<'_>) -> Result<R> + Sync,
     codes: &mut [u8],
     scales: &mut [u8],
 ) -> Result<Vec<R>> {
@@ -161,9 +161,11 @@ pub(crate) fn read_and_quantize<R: Send>(
         let mut input = INPUT.take();
         input.resize((n_elems - start).min(part) * dtype.n_bytes(), 0);
         read(first_elem, &mut input)?;
-        quantize_part(level, format, Weights::from_le_bytes(dtype, &input)?, first_elem, codes, scales)?;
+        let weights = Weights::from_le_bytes(dtype, &input)?;
+        quantize_part(level, format, weights, first_elem, codes, scales)?;
+        let result = then(PackedChunk { first_elem, codes, scales }, weights)?;
         INPUT.set(input);
-        then(PackedChunk { first_elem, codes, scales })
+        Ok(result)
     })
 }
 

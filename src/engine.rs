@@ -233,13 +233,14 @@ impl Engine {
                 gpu.quantize_stream(format, dtype, n_elems, Elements::Read(&mut read), &mut write).await
             }
             Self::Cpu => {
-                self.quantize_stream_with(format, dtype, n_elems, read, |_| Ok(()), |chunk, _| write(chunk)).await
+                self.quantize_stream_with(format, dtype, n_elems, read, |_, _| Ok(()), |chunk, _| write(chunk)).await
             }
         }
     }
 
     /// [`Self::quantize_stream`] with `each`, which is called for parts of every piece before `write` is, on the thread that has
-    /// made a part: there it is in the cache. What it gives for a piece's parts comes with the piece, in order.
+    /// made a part: there it is in the cache, and so are its weights, unless they went to a GPU. What it gives for a piece's parts
+    /// comes with the piece, in order.
     ///
     /// # Errors
     /// As [`Self::quantize_stream`], and whatever `each` returns.
@@ -249,7 +250,7 @@ impl Engine {
         dtype: Dtype,
         n_elems: u64,
         read: impl Fn(u64, &mut [u8]) -> Result<()> + Sync,
-        each: impl Fn(PackedChunk<'_>) -> Result<R> + Sync,
+        each: impl Fn(PackedChunk<'_>, Option<Weights<'_>>) -> Result<R> + Sync,
         mut write: impl FnMut(PackedChunk<'_>, Vec<R>) -> Result<()>,
     ) -> Result<()> {
         let info = format.info();
@@ -260,7 +261,8 @@ impl Engine {
                 chunk.codes.resize(info.codes_at(n), 0);
                 chunk.scales.resize(info.scales_at(n), 0);
                 let CpuChunk { codes, scales, .. } = &mut chunk;
-                let results = cpu::read_and_quantize(format, dtype, (first_elem, n), &read, &each, codes, scales)?;
+                let each = |chunk: PackedChunk<'_>, weights: Weights<'_>| each(chunk, Some(weights));
+                let results = cpu::read_and_quantize(format, dtype, (first_elem, n), &read, each, codes, scales)?;
                 Ok((chunk, results))
             };
             let mut write = |CpuChunk { first_elem, codes, scales }: &CpuChunk, results| {
@@ -287,7 +289,7 @@ impl Engine {
             let pieces = codes.zip(chunk.scales.chunks(n_blocks * info.scale.n_bytes()));
             for (first_elem, (codes, scales)) in (chunk.first_elem..).step_by(n_blocks * info.block).zip(pieces) {
                 let piece = PackedChunk { first_elem, codes, scales };
-                write(piece, vec![each(piece)?])?;
+                write(piece, vec![each(piece, None)?])?;
             }
             Ok(())
         };

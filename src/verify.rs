@@ -11,12 +11,14 @@ use crate::named::named;
 use crate::packed::Packed;
 use crate::quant::nested::NESTED_BLOCK;
 use crate::random::SplitMix;
-use crate::reference;
 
 mod checker;
+mod figures;
 
 pub use checker::Checker;
 pub(crate) use checker::{CHECKED_PART, Held};
+pub use figures::ErrorFigures;
+pub(crate) use figures::{LANES, PIECE, STRETCH, StretchFigures, UNIT};
 
 /// How much of a result is recomputed on the CPU and compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -88,132 +90,6 @@ impl std::fmt::Display for Mismatch {
         match made_by {
             Some(made_by) => write!(f, "; made by {made_by}"),
             None => Ok(()),
-        }
-    }
-}
-
-/// How far dequantized values are from the originals, over the elements that were looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct ErrorFigures {
-    /// Elements looked at.
-    pub n_elems: u64,
-    /// Largest |x − x̂|, each difference rounded to `f32`, as all figures have it: most of them fit.
-    pub max_abs_error: f64,
-    /// The block that has it.
-    pub worst_block: u64,
-    sum_squared_error: f64,
-    sum_squared: f64,
-}
-
-impl ErrorFigures {
-    /// Mean squared error.
-    #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "a mean")]
-    pub fn mse(&self) -> f64 {
-        self.sum_squared_error / self.n_elems.max(1) as f64
-    }
-
-    /// Signal to quantization noise in decibels; `None` where there is no error at all.
-    #[must_use]
-    pub fn sqnr_db(&self) -> Option<f64> {
-        (self.sum_squared_error > 0.0).then(|| 10.0 * (self.sum_squared / self.sum_squared_error).log10())
-    }
-
-    /// All of it, to the bit.
-    pub(crate) fn to_bits(self) -> [u64; 5] {
-        let Self { n_elems, max_abs_error, worst_block, sum_squared_error, sum_squared } = self;
-        [n_elems, max_abs_error.to_bits(), worst_block, sum_squared_error.to_bits(), sum_squared.to_bits()]
-    }
-
-    /// What [`Self::to_bits`] gave.
-    pub(crate) fn from_bits([n_elems, max, worst_block, error, squared]: [u64; 5]) -> Self {
-        let [max_abs_error, sum_squared_error, sum_squared] = [max, error, squared].map(f64::from_bits);
-        Self { n_elems, max_abs_error, worst_block, sum_squared_error, sum_squared }
-    }
-
-    /// The figures of several tensors together; the worst block is that of the tensor with the largest error.
-    #[must_use]
-    pub fn total<'a>(of: impl IntoIterator<Item = &'a Self>) -> Self {
-        of.into_iter().fold(Self::default(), |mut total, one| {
-            if one.max_abs_error > total.max_abs_error {
-                (total.max_abs_error, total.worst_block) = (one.max_abs_error, one.worst_block);
-            }
-            total.n_elems += one.n_elems;
-            total.sum_squared_error += one.sum_squared_error;
-            total.sum_squared += one.sum_squared;
-            total
-        })
-    }
-
-    /// Adds a block that comes back as it was.
-    pub(crate) fn add_exact(&mut self, weights: Weights<'_>) {
-        self.n_elems += weights.len() as u64;
-        self.sum_squared += (0..weights.len()).map(|index| f64::from(weights.get(index)).powi(2)).sum::<f64>();
-    }
-
-    /// Adds a block's figures, given its weights and the exact values that they come back as.
-    pub(crate) fn add_block(&mut self, block: u64, weights: Weights<'_>, values: &[f64]) {
-        let (mut wide, mut rounded) = ([0.0; reference::MAX_BLOCK], [0.0; reference::MAX_BLOCK]);
-        weights.widen_into(&mut wide[..values.len()]);
-        for (rounded, value) in rounded.iter_mut().zip(values) {
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "the value that dequantize gives is the product rounded once"
-            )]
-            let value = *value as f32;
-            *rounded = value;
-        }
-        self.add(block, &BlockFigures::new(&wide[..values.len()], &rounded[..values.len()]));
-    }
-
-    /// Adds one block's figures. Blocks are added in order, so that sums don't depend on chunks or threads.
-    fn add(&mut self, block: u64, figures: &BlockFigures) {
-        if figures.max_abs_error > self.max_abs_error {
-            (self.max_abs_error, self.worst_block) = (figures.max_abs_error, block);
-        }
-        self.n_elems += figures.n_elems;
-        self.sum_squared_error += figures.squared_error;
-        self.sum_squared += figures.squared;
-    }
-}
-
-/// What a block adds to the figures.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct BlockFigures {
-    pub(crate) n_elems: u64,
-    pub(crate) max_abs_error: f64,
-    pub(crate) squared_error: f64,
-    pub(crate) squared: f64,
-}
-
-/// Lanes that a block's sums are taken in.
-pub(crate) const LANES: usize = 8;
-
-impl BlockFigures {
-    /// Sums are taken in eight lanes, which no additions in a row hold up, and always in the same order.
-    #[inline(always)]
-    pub(crate) fn new(weights: &[f32], values: &[f32]) -> Self {
-        let (mut max, mut squared_error, mut squared) = (0.0_f32, [0.0; LANES], [0.0; LANES]);
-        for (weights, values) in weights.chunks(LANES).zip(values.chunks(LANES)) {
-            for (lane, (x, value)) in weights.iter().zip(values).enumerate() {
-                let error = (x - value).abs();
-                max = if error > max { error } else { max };
-                squared_error[lane] += f64::from(error) * f64::from(error);
-                squared[lane] += f64::from(*x) * f64::from(*x);
-            }
-        }
-        // Halves are added until one lane is left, as vectors do it.
-        for half in [4, 2, 1] {
-            for lane in 0..half {
-                squared_error[lane] += squared_error[lane + half];
-                squared[lane] += squared[lane + half];
-            }
-        }
-        Self {
-            n_elems: weights.len() as u64,
-            max_abs_error: max.into(),
-            squared_error: squared_error[0],
-            squared: squared[0],
         }
     }
 }

@@ -8,7 +8,7 @@ use super::nested::{NestedChecker, NestedReader};
 use super::progress::Ticks;
 use super::safetensors::TensorInfo;
 use super::weight::{BlockReader, PackedTensor};
-use crate::dtype::Dtype;
+use crate::dtype::{Dtype, Weights};
 use crate::error::{Error, Result};
 use crate::packed::PackedChunk;
 use crate::threads;
@@ -20,8 +20,7 @@ const SAMPLE_SEED: u64 = 0x7767_7175_616e_7431;
 /// Pieces of a part at most, so that a sample is work for several threads.
 const PART_PIECES: usize = 32;
 
-/// Elements of a part that was just made: as many as the CPU path makes at a time, so that the thread which made them does
-/// it alone, out of its own cache.
+/// Elements of a part of what was just made or written.
 const MADE_PART: usize = crate::cpu::PART;
 
 /// Parts between two reports of progress.
@@ -69,19 +68,24 @@ impl<'a> BlockChecker<'a> {
         Ok(())
     }
 
-    /// Holds blocks that are about to be written, against the original as it is read once more; gives their figures.
+    /// Holds blocks that are about to be written against the weights that they were made from, out of the maker's own cache, or against
+    /// the original, read once more, where those went to a device; gives their figures.
     ///
     /// # Errors
     /// As [`Self::check`].
-    pub(crate) fn check_made(&self, made: PackedChunk<'_>) -> Result<Held> {
+    pub(crate) fn check_made(&self, made: PackedChunk<'_>, weights: Option<Weights<'_>>) -> Result<Held> {
+        let PackedChunk { first_elem, codes, scales } = made;
+        if let Some(weights) = weights {
+            return self.checker.hold(weights, first_elem, codes, scales);
+        }
         let info = self.weight.info();
-        let first = made.first_elem / info.block as u64;
-        let n_blocks = (made.scales.len() / info.scale.n_bytes()) as u64;
+        let first = first_elem / info.block as u64;
+        let n_blocks = (scales.len() / info.scale.n_bytes()) as u64;
         let parts = split(first..first + n_blocks, (MADE_PART / info.block) as u64);
-        self.hold(parts.map(|part| vec![part]).collect(), |first_block, codes, scales| {
+        self.hold(parts.map(|part| vec![part]).collect(), |first_block, part_codes, part_scales| {
             let block_ix = usize::try_from(first_block - first).unwrap_or(usize::MAX);
-            codes.copy_from_slice(&made.codes[block_ix * info.block_codes_bytes()..][..codes.len()]);
-            scales.copy_from_slice(&made.scales[block_ix * info.scale.n_bytes()..][..scales.len()]);
+            part_codes.copy_from_slice(&codes[block_ix * info.block_codes_bytes()..][..part_codes.len()]);
+            part_scales.copy_from_slice(&scales[block_ix * info.scale.n_bytes()..][..part_scales.len()]);
             Ok(())
         })
     }

@@ -15,7 +15,6 @@ use crate::cpu;
 use crate::dtype::{Dtype, Weights};
 use crate::error::{Error, Result};
 use crate::format::{Container, Format, ScaleType};
-use crate::reference;
 use crate::verify::ErrorFigures;
 
 /// What is compared.
@@ -234,6 +233,7 @@ struct Trial {
     unfit: Option<String>,
     /// Nested scales, until all of them are known.
     spool: Option<ScaleSpool>,
+    values: Vec<f32>,
     codes: Vec<u8>,
     scales: Vec<u8>,
 }
@@ -249,6 +249,7 @@ impl Trial {
             figures: ErrorFigures::default(),
             unfit: (!fits).then(|| format!("its rows of {row} elements are no multiple of {}", info.block)),
             spool: (info.scale == ScaleType::Nested).then(|| ScaleSpool::new(temp_dir().as_deref())),
+            values: Vec::new(),
             codes: Vec::new(),
             scales: Vec::new(),
         }
@@ -286,15 +287,10 @@ impl Trial {
     /// Adds how far the weights moved that were quantized last.
     fn measure(&mut self, first_elem: u64, weights: Weights<'_>) -> Result<()> {
         let block = self.format.info().block;
-        for block_ix in 0..weights.len().div_ceil(block) {
-            let start = block_ix * block;
-            let weights = weights.slice(start..weights.len().min(start + block));
-            let first_elem = first_elem + start as u64;
-            let mut values = [0.0; reference::MAX_BLOCK];
-            let values = &mut values[..weights.len()];
-            reference::decode_block(self.format, &self.codes, &self.scales, block_ix, first_elem, values)?;
-            self.figures.add_block(first_elem / block as u64, weights, values);
-        }
+        self.values.resize(weights.len(), 0.0);
+        let bytes = bytemuck::cast_slice_mut(&mut self.values);
+        cpu::dequantize_into(self.format, &self.codes, &self.scales, first_elem, Dtype::F32, bytes)?;
+        self.figures.add_values((first_elem / block as u64, block), weights, &self.values);
         Ok(())
     }
 

@@ -352,7 +352,7 @@ impl Job<'_, '_> {
                 weight.dtype,
                 weight.n_elems,
                 |first_elem, bytes| self.source.read_at(tensor.offset + first_elem * width, bytes),
-                |part| checker.as_ref().map(|checker| checker.check_made(part)).transpose(),
+                |part, weights| checker.as_ref().map(|checker| checker.check_made(part, weights)).transpose(),
                 |chunk, held| {
                     writer.add(chunk)?;
                     if let Some(checker) = &checker {

@@ -1,61 +1,54 @@
-//! How far values moved, block by block.
+//! How far values moved, a stretch at a time.
 
 use fearless_simd::{Level, f32x8, f64x4, prelude::*};
 
 use super::dispatch;
-use crate::verify::{BlockFigures, LANES};
+use crate::verify::{LANES, PIECE, StretchFigures, UNIT};
 
-/// Fills `figures` with those of blocks of so many elements, of which the last may be short.
-pub(crate) fn figures(level: Level, block: usize, weights: &[f32], values: &[f32], figures: &mut [BlockFigures]) {
-    let done = dispatch!(level, simd => whole_blocks(simd, block, weights, values, figures));
-    let (weights, values) = (&weights[done * block..], &values[done * block..]);
-    for ((weights, values), figures) in weights.chunks(block).zip(values.chunks(block)).zip(&mut figures[done..]) {
-        *figures = BlockFigures::new(weights, values);
+/// [`StretchFigures::new`].
+pub(crate) fn figures(level: Level, weights: &[f32], values: &[f32]) -> StretchFigures {
+    let mut figures = None;
+    if weights.len().is_multiple_of(PIECE) {
+        dispatch!(level, simd => whole_pieces(simd, weights, values, &mut figures));
     }
+    figures.unwrap_or_else(|| StretchFigures::new(weights, values))
 }
 
-/// [`BlockFigures::new`] of the whole blocks, whose number it gives. Left to itself, the compiler pairs sums of a lane in
-/// short vectors in place of lanes in long ones.
+/// Of whole pieces; gives how many there were. Left to itself, the compiler pairs sums of a lane in short vectors in place of lanes
+/// in long ones.
 #[inline(always)]
-fn whole_blocks<S: Simd>(
-    simd: S,
-    block: usize,
-    weights: &[f32],
-    values: &[f32],
-    figures: &mut [BlockFigures],
-) -> usize {
-    let mut done = 0;
-    if !block.is_multiple_of(LANES) {
-        return done;
-    }
-    let blocks = weights.chunks_exact(block).zip(values.chunks_exact(block));
-    for ((weights, values), figures) in blocks.zip(figures) {
-        let mut max = f32x8::splat(simd, 0.0);
-        let mut squared_error = [f64x4::splat(simd, 0.0); 2];
-        let mut squared = squared_error;
-        for (weights, values) in weights.chunks_exact(LANES).zip(values.chunks_exact(LANES)) {
-            let x = f32x8::from_slice(simd, weights);
-            let error = x - f32x8::from_slice(simd, values);
-            max = max.max(error.abs());
-            squared_error = add_squares(squared_error, error);
-            squared = add_squares(squared, x);
+fn whole_pieces<S: Simd>(simd: S, weights: &[f32], values: &[f32], figures: &mut Option<StretchFigures>) -> usize {
+    let mut squared_error = [f64x4::splat(simd, 0.0); 2];
+    let mut squared = squared_error;
+    let (mut max, mut worst, mut at) = (0.0, 0, 0);
+    for (weights, values) in weights.chunks_exact(PIECE).zip(values.chunks_exact(PIECE)) {
+        let mut piece_error = f32x8::splat(simd, 0.0);
+        let mut piece = piece_error;
+        for (weights, values) in weights.chunks_exact(UNIT).zip(values.chunks_exact(UNIT)) {
+            let mut unit_max = f32x8::splat(simd, 0.0);
+            for (weights, values) in weights.chunks_exact(LANES).zip(values.chunks_exact(LANES)) {
+                let x = f32x8::from_slice(simd, weights);
+                let error = x - f32x8::from_slice(simd, values);
+                unit_max = unit_max.max(error.abs());
+                // Not fused, which not every processor can.
+                piece_error += error * error;
+                piece += x * x;
+            }
+            let unit_max = unit_max.reduce_max();
+            (max, worst) = if unit_max > max { (unit_max, at) } else { (max, worst) };
+            at += UNIT;
         }
-        *figures = BlockFigures {
-            n_elems: block as u64,
-            max_abs_error: f64::from(max.reduce_max()),
-            squared_error: sum(squared_error),
-            squared: sum(squared),
-        };
-        done += 1;
+        squared_error = add(squared_error, piece_error);
+        squared = add(squared, piece);
     }
-    done
+    *figures = Some(StretchFigures::of_sums((weights, values), (max, worst), sum(squared_error), sum(squared)));
+    at / PIECE
 }
 
-/// A square of an `f32` fits an `f64`, so fused or not this rounds once.
 #[inline(always)]
-fn add_squares<S: Simd>([low, high]: [f64x4<S>; 2], values: f32x8<S>) -> [f64x4<S>; 2] {
-    let (a, b) = values.widen();
-    [a.mul_add(a, low), b.mul_add(b, high)]
+fn add<S: Simd>([low, high]: [f64x4<S>; 2], piece: f32x8<S>) -> [f64x4<S>; 2] {
+    let (a, b) = piece.widen();
+    [low + a, high + b]
 }
 
 /// Adds halves until one lane is left.
@@ -70,6 +63,7 @@ fn sum<S: Simd>([low, high]: [f64x4<S>; 2]) -> f64 {
 mod tests {
     use super::*;
     use crate::random::SplitMix;
+    use crate::verify::STRETCH;
 
     /// Errors and weights from 2^-15 to 2 with all their bits: their squares don't fit a sum, so that another order would differ.
     #[test]
@@ -84,16 +78,13 @@ mod tests {
             let [a, b, c, sign, ..] = random.next().to_le_bytes();
             f32::from_le_bytes([a, b, c, 0x38 | (sign & 0x87)])
         };
-        for block in [32, 64] {
-            for n in [1, block - 1, block, block + 1, 20 * block, 20 * block + 9] {
+        for n in [0, 1, 31, 32, 33, 63, 64, 65, 128, 1000, 1024, STRETCH] {
+            for _ in 0..20 {
                 let weights: Vec<f32> = (0..n).map(|_| next()).collect();
                 let values: Vec<f32> = weights.iter().map(|x| x + next() / 8.0).collect();
-                let blocks = weights.chunks(block).zip(values.chunks(block));
-                let expected: Vec<_> = blocks.map(|(weights, values)| BlockFigures::new(weights, values)).collect();
+                let expected = StretchFigures::new(&weights, &values);
                 for level in [best].into_iter().chain(lower.into_iter().flatten()) {
-                    let mut actual = vec![BlockFigures::default(); expected.len()];
-                    figures(level, block, &weights, &values, &mut actual);
-                    assert_eq!(actual, expected, "{n} elements in blocks of {block}, {level:?}");
+                    assert_eq!(figures(level, &weights, &values), expected, "{n} elements, {level:?}");
                 }
             }
         }

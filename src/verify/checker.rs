@@ -1,10 +1,11 @@
 //! Packed bytes held against the reference, on all cores.
 
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 use fearless_simd::Level;
 
-use super::{BlockFigures, ErrorFigures, Mismatch};
+use super::{ErrorFigures, Mismatch, STRETCH, StretchFigures};
 use crate::cpu;
 use crate::dtype::{Dtype, Weights};
 use crate::error::{Error, Result};
@@ -16,9 +17,6 @@ use crate::threads;
 
 /// Elements that a thread reads at a time to check them.
 pub(crate) const CHECKED_PART: usize = 1 << 14;
-
-/// Elements of which it has all forms at once, in the fastest cache: packed, packed anew, and their values.
-const IN_CACHE: usize = 1 << 11;
 
 /// Bytes of weights that are read along rather than asking once more: a call of the system costs about as much.
 const WORTH_READING: usize = 12 << 10;
@@ -39,49 +37,50 @@ pub struct Checker<'a> {
 impl Checker<'_> {
     /// Recomputes whole blocks (only the tensor's last may be short) and compares every byte. `first_elem` is the flat
     /// index of the first weight. Nested scales are given dequantized and are not compared here: each depends
-    /// on all of the tensor's.
+    /// on all of the tensor's. Calls for pieces that begin at multiples of 2,048 elements give the same figures, to the bit, whatever
+    /// the pieces' lengths.
     ///
     /// # Errors
     /// [`Error::Mismatch`] at the first byte that differs; [`Error::NonFinite`] if the original can't be quantized at all.
     pub fn check(&mut self, weights: Weights<'_>, first_elem: u64, codes: &[u8], scales: &[u8]) -> Result<()> {
         let info = self.format.info();
-        let (block, n_elems) = (info.block as u64, first_elem + weights.len() as u64);
-        let parts = (first_elem..n_elems).step_by(CHECKED_PART).map(|start| {
-            let end = n_elems.min(start + CHECKED_PART as u64);
-            #[expect(clippy::single_range_in_vec_init, reason = "one stretch of blocks")]
-            let part = vec![start / block..end.div_ceil(block)];
-            part
+        let parts =
+            (0..weights.len()).step_by(CHECKED_PART).map(|start| start..weights.len().min(start + CHECKED_PART));
+        let held = threads::map(parts.collect(), |part: Range<usize>| {
+            let codes = &codes[info.codes_at(part.start)..info.codes_at(part.end)];
+            let scales = &scales[info.scales_at(part.start)..info.scales_at(part.end)];
+            self.hold(weights.slice(part.clone()), first_elem + part.start as u64, codes, scales)
         });
-        self.read_and_check(weights.dtype(), n_elems, parts.collect(), |first_block, input, part_codes, part_scales| {
-            let start = usize::try_from(first_block * block - first_elem).unwrap_or(usize::MAX);
-            let width = weights.dtype().n_bytes();
-            input.copy_from_slice(&weights.bytes()[start * width..][..input.len()]);
-            part_codes.copy_from_slice(&codes[info.codes_at(start)..][..part_codes.len()]);
-            part_scales.copy_from_slice(&scales[info.scales_at(start)..][..part_scales.len()]);
+        held.into_iter().try_for_each(|held| {
+            held?.add_to(&mut self.figures);
             Ok(())
         })
     }
 
-    /// [`Self::check`] on all cores, each of which reads what it compares. Parts are stretches of blocks, of a tensor of `n_elems`
+    /// [`Self::check`] on one thread, which gives the figures in place of adding them.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub(crate) fn hold(&self, weights: Weights<'_>, first_elem: u64, codes: &[u8], scales: &[u8]) -> Result<Held> {
+        let first_block = first_elem / self.format.info().block as u64;
+        let figures = match figures_if_right(self.format, weights, codes, scales) {
+            Some(figures) => figures,
+            None => {
+                let mut values = Vec::with_capacity(weights.len());
+                self.check_blocks(weights, first_elem, codes, scales, &mut values)?;
+                stretches(&widened(weights), &values).collect()
+            }
+        };
+        #[expect(clippy::single_range_in_vec_init, reason = "one run of blocks")]
+        let part = vec![first_block..first_block + weights.len().div_ceil(self.format.info().block) as u64];
+        Ok(Held { block: self.format.info().block, parts: vec![(part, figures)] })
+    }
+
+    /// [`Self::hold`] on all cores, each of which reads what it compares. Parts are runs of blocks, of a tensor of `n_elems`
     /// elements, in order; `read` fills weights, codes and scales from a block on.
     ///
     /// # Errors
     /// As [`Self::check`], and what `read` returns, of the first part that has one.
-    pub(crate) fn read_and_check(
-        &mut self,
-        dtype: Dtype,
-        n_elems: u64,
-        parts: Vec<Vec<Range<u64>>>,
-        read: impl Fn(u64, &mut [u8], &mut [u8], &mut [u8]) -> Result<()> + Sync,
-    ) -> Result<()> {
-        self.read_and_hold(dtype, n_elems, parts, read)?.add_to(&mut self.figures);
-        Ok(())
-    }
-
-    /// [`Self::read_and_check`] that gives the figures of all blocks in place of adding them.
-    ///
-    /// # Errors
-    /// As [`Self::read_and_check`].
     pub(crate) fn read_and_hold(
         &self,
         dtype: Dtype,
@@ -96,10 +95,10 @@ impl Checker<'_> {
             SCRATCH.set(scratch);
             Ok((part, figures?))
         });
-        held.into_iter().collect::<Result<_>>().map(Held)
+        Ok(Held { block: self.format.info().block, parts: held.into_iter().collect::<Result<_>>()? })
     }
 
-    /// Reads and checks the blocks of a part together; gives the figures of each.
+    /// Reads and checks the blocks of a part together; gives the figures of one stretch after another.
     fn check_part(
         &self,
         dtype: Dtype,
@@ -107,10 +106,10 @@ impl Checker<'_> {
         part: &[Range<u64>],
         read: impl Fn(u64, &mut [u8], &mut [u8], &mut [u8]) -> Result<()>,
         scratch: &mut Scratch,
-    ) -> Result<Vec<BlockFigures>> {
+    ) -> Result<Vec<StretchFigures>> {
         let info = self.format.info();
         let block = info.block as u64;
-        // Stretches lie one behind another; only the last can end in a short block.
+        // Runs lie one behind another; only the last can end in a short block.
         let mut ends = Vec::with_capacity(part.len());
         let mut end = 0;
         for range in part {
@@ -118,7 +117,9 @@ impl Checker<'_> {
             end += usize::try_from(n_elems).unwrap_or(usize::MAX);
             ends.push(end);
         }
-        scratch.resize(info, dtype, end);
+        scratch.input.resize(end * dtype.n_bytes(), 0);
+        scratch.codes.resize(info.codes_at(end), 0);
+        scratch.scales.resize(info.scales_at(end), 0);
         // What lies close together is read in one go, with what is between.
         let window = self.window(dtype, n_elems, part);
         if let Some((first_block, n)) = window {
@@ -145,22 +146,23 @@ impl Checker<'_> {
             }
             start = end;
         }
-        if let Some(figures) = scratch.figures_if_right(self.format, dtype) {
+        let Scratch { input, codes, scales, .. } = &*scratch;
+        let weights = Weights::from_le_bytes(dtype, input)?;
+        if let Some(figures) = figures_if_right(self.format, weights, codes, scales) {
             return Ok(figures);
         }
-        let (mut figures, mut start) = (Vec::new(), 0);
+        let (mut values, mut start) = (Vec::with_capacity(end), 0);
         for (range, &end) in part.iter().zip(&ends) {
-            let Scratch { input, codes, scales, .. } = &*scratch;
-            let weights = Weights::from_le_bytes(dtype, &input[start * dtype.n_bytes()..end * dtype.n_bytes()])?;
+            let weights = weights.slice(start..end);
             let codes = &codes[info.codes_at(start)..info.codes_at(end)];
             let scales = &scales[info.scales_at(start)..info.scales_at(end)];
-            figures.extend(self.check_blocks(weights, range.start * block, codes, scales)?);
+            self.check_blocks(weights, range.start * block, codes, scales, &mut values)?;
             start = end;
         }
-        Ok(figures)
+        Ok(stretches(&widened(weights), &values).collect())
     }
 
-    /// The first block and the elements of a run that holds all stretches of a part, if it is worth reading as a whole.
+    /// The first block and the elements of a run that holds all runs of a part, if it is worth reading as a whole.
     fn window(&self, dtype: Dtype, n_elems: u64, part: &[Range<u64>]) -> Option<(u64, usize)> {
         let [first, .., last] = part else { return None };
         let block = self.format.info().block as u64;
@@ -168,17 +170,18 @@ impl Checker<'_> {
         (n.checked_mul(dtype.n_bytes())? <= part.len() * WORTH_READING).then_some((first.start, n))
     }
 
-    /// [`Self::check`] by the reference, block by block, to name what differs.
+    /// [`Self::check`] by the reference, block by block, to name what differs; where nothing does, `values` get what the blocks come
+    /// back as.
     fn check_blocks(
         &self,
         weights: Weights<'_>,
         first_elem: u64,
         codes: &[u8],
         scales: &[u8],
-    ) -> Result<Vec<BlockFigures>> {
+        values: &mut Vec<f32>,
+    ) -> Result<()> {
         let format = self.format;
         let info = format.info();
-        let mut figures = Vec::new();
         for block_ix in 0..weights.len().div_ceil(info.block) {
             let start = block_ix * info.block;
             let block = weights.slice(start..weights.len().min(start + info.block));
@@ -219,50 +222,72 @@ impl Checker<'_> {
                 return mismatch("code", index.unwrap_or(at * 8 / info.bits), expected_codes[at], actual_codes[at]);
             }
 
-            let mut values = [0.0; reference::MAX_BLOCK];
-            let values = &mut values[..block.len()];
-            reference::decode_block(format, actual_codes, actual_scale, 0, first_elem, values)?;
+            let mut exact = [0.0; reference::MAX_BLOCK];
+            let exact = &mut exact[..block.len()];
+            reference::decode_block(format, actual_codes, actual_scale, 0, first_elem, exact)?;
             #[expect(
                 clippy::cast_possible_truncation,
                 reason = "the value that dequantize gives is the product rounded once"
             )]
-            let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
-            figures.push(BlockFigures::new(&widened(block), &values));
+            values.extend(exact.iter().map(|&value| value as f32));
         }
-        Ok(figures)
+        Ok(())
     }
 }
 
 /// Figures of blocks that were held against the reference.
 #[derive(Debug)]
-pub(crate) struct Held(Vec<(Vec<Range<u64>>, Vec<BlockFigures>)>);
+pub(crate) struct Held {
+    block: usize,
+    /// Runs of blocks, and the figures of stretches of what they have one behind another.
+    parts: Vec<(Vec<Range<u64>>, Vec<StretchFigures>)>,
+}
 
 impl Held {
-    /// Adds them, block by block.
-    pub(crate) fn add_to(self, sums: &mut ErrorFigures) {
-        for (part, figures) in self.0 {
-            for (block, figures) in part.into_iter().flatten().zip(&figures) {
-                sums.add(block, figures);
+    /// Adds them, in order.
+    pub(crate) fn add_to(&self, sums: &mut ErrorFigures) {
+        let stretch_blocks = STRETCH / self.block;
+        for (part, figures) in &self.parts {
+            for (first, figures) in (0..).step_by(stretch_blocks).zip(figures) {
+                sums.add(nth_block(part, first + figures.worst_block(self.block)), figures);
             }
         }
     }
 }
 
-thread_local! {
-    static SCRATCH: std::cell::Cell<Scratch> = const { std::cell::Cell::new(Scratch::EMPTY) };
+/// A block of these runs.
+fn nth_block(runs: &[Range<u64>], mut n: u64) -> u64 {
+    for run in runs {
+        let len = run.end - run.start;
+        if n < len {
+            return run.start + n;
+        }
+        n -= len;
+    }
+    n
 }
 
-/// What a thread needs for a part, kept for the next one.
+/// The figures of one stretch after another.
+fn stretches(weights: &[f32], values: &[f32]) -> impl Iterator<Item = StretchFigures> {
+    let level = Level::new();
+    weights
+        .chunks(STRETCH)
+        .zip(values.chunks(STRETCH))
+        .map(move |(weights, values)| simd::figures(level, weights, values))
+}
+
+thread_local! {
+    static SCRATCH: Cell<Scratch> = const { Cell::new(Scratch::EMPTY) };
+    static ROOM: RefCell<Room> = const { RefCell::new(Room::EMPTY) };
+}
+
+/// What a thread reads of a part, kept for the next one.
 #[derive(Debug)]
 struct Scratch {
     input: Vec<u8>,
     codes: Vec<u8>,
     scales: Vec<u8>,
-    expected_codes: Vec<u8>,
-    expected_scales: Vec<u8>,
-    wide: Vec<f32>,
-    values: Vec<f32>,
-    /// Weights, codes and scales of a run that holds all stretches.
+    /// Weights, codes and scales of a run that holds all others.
     window: [Vec<u8>; 3],
 }
 
@@ -273,63 +298,59 @@ impl Default for Scratch {
 }
 
 impl Scratch {
-    const EMPTY: Self = Self {
-        input: Vec::new(),
-        codes: Vec::new(),
-        scales: Vec::new(),
-        expected_codes: Vec::new(),
-        expected_scales: Vec::new(),
-        wide: Vec::new(),
-        values: Vec::new(),
-        window: [Vec::new(), Vec::new(), Vec::new()],
-    };
+    const EMPTY: Self =
+        Self { input: Vec::new(), codes: Vec::new(), scales: Vec::new(), window: [Vec::new(), Vec::new(), Vec::new()] };
+}
 
-    /// Makes room for so many elements.
-    fn resize(&mut self, info: &FormatInfo, dtype: Dtype, n_elems: usize) {
-        self.input.resize(n_elems * dtype.n_bytes(), 0);
-        self.codes.resize(info.codes_at(n_elems), 0);
-        self.scales.resize(info.scales_at(n_elems), 0);
-        let n_at_once = n_elems.min(IN_CACHE);
-        self.expected_codes.resize(info.codes_at(n_at_once), 0);
-        self.expected_scales.resize(info.scales_at(n_at_once), 0);
-        self.wide.resize(n_at_once, 0.0);
-        self.values.resize(n_at_once, 0.0);
-    }
+/// What a thread makes of blocks to compare them, kept for the next ones.
+#[derive(Debug)]
+struct Room {
+    codes: Vec<u8>,
+    scales: Vec<u8>,
+    wide: Vec<f32>,
+    values: Vec<f32>,
+}
 
-    /// The blocks' figures, if all bytes are what the CPU path makes of the weights: it gives what the reference does.
-    fn figures_if_right(&mut self, format: Format, dtype: Dtype) -> Option<Vec<BlockFigures>> {
-        let Self { input, codes, scales, expected_codes, expected_scales, wide, values, .. } = self;
-        let (info, level) = (format.info(), Level::new());
-        let weights = Weights::from_le_bytes(dtype, input).ok()?;
-        let mut figures = Vec::with_capacity(weights.len().div_ceil(info.block));
-        for start in (0..weights.len()).step_by(IN_CACHE) {
-            let end = weights.len().min(start + IN_CACHE);
+impl Room {
+    const EMPTY: Self = Self { codes: Vec::new(), scales: Vec::new(), wide: Vec::new(), values: Vec::new() };
+}
+
+/// The blocks' figures, if all bytes are what the CPU path makes of the weights: it gives what the reference does.
+fn figures_if_right(format: Format, weights: Weights<'_>, codes: &[u8], scales: &[u8]) -> Option<Vec<StretchFigures>> {
+    let (info, level) = (format.info(), Level::new());
+    let mut figures = Vec::with_capacity(weights.len().div_ceil(STRETCH));
+    ROOM.with_borrow_mut(|room| {
+        let n_at_once = weights.len().min(STRETCH);
+        room.codes.resize(info.codes_at(n_at_once), 0);
+        room.scales.resize(info.scales_at(n_at_once), 0);
+        room.wide.resize(n_at_once, 0.0);
+        room.values.resize(n_at_once, 0.0);
+        for start in (0..weights.len()).step_by(STRETCH) {
+            let end = weights.len().min(start + STRETCH);
             let weights = weights.slice(start..end);
             let codes = &codes[info.codes_at(start)..info.codes_at(end)];
             let scales = &scales[info.scales_at(start)..info.scales_at(end)];
-            let expected_codes = &mut expected_codes[..codes.len()];
-            let expected_scales = &mut expected_scales[..scales.len()];
+            let expected_codes = &mut room.codes[..codes.len()];
+            let expected_scales = &mut room.scales[..scales.len()];
             cpu::quantize_part(level, format, weights, 0, expected_codes, expected_scales).ok()?;
             if expected_codes != codes || (expected_scales != scales && info.scale != ScaleType::Nested) {
                 return None;
             }
-            let values = &mut values[..weights.len()];
+            let values = &mut room.values[..weights.len()];
             let bytes = bytemuck::cast_slice_mut(values);
             cpu::dequantize_part(level, format, codes, scales, 0, Dtype::F32, bytes).ok()?;
-            let weights = match (dtype, bytemuck::try_cast_slice(weights.bytes())) {
+            let weights = match (weights.dtype(), bytemuck::try_cast_slice(weights.bytes())) {
                 (Dtype::F32, Ok(values)) => values,
                 _ => {
-                    let wide = &mut wide[..weights.len()];
+                    let wide = &mut room.wide[..weights.len()];
                     weights.widen_into(wide);
                     wide
                 }
             };
-            let n_done = figures.len();
-            figures.resize(n_done + values.len().div_ceil(info.block), BlockFigures::default());
-            simd::figures(level, info.block, weights, values, &mut figures[n_done..]);
+            figures.push(simd::figures(level, weights, values));
         }
         Some(figures)
-    }
+    })
 }
 
 /// The weights as `f32`.
@@ -356,6 +377,7 @@ fn differing_element(info: &FormatInfo, expected: &[u8], actual: &[u8], scale: &
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::SplitMix;
 
     #[test]
     fn a_flipped_bit_is_found_and_named() {
@@ -397,6 +419,36 @@ mod tests {
         }
     }
 
+    /// Large and small weights, so that squares don't fit a sum, and another order gives other bits.
+    #[test]
+    fn pieces_leave_no_trace_in_figures() {
+        let mut random = SplitMix::new(3);
+        #[expect(clippy::cast_precision_loss, reason = "any value will do")]
+        let mut weight = |i: u32| (random.below(1 << 24) as f32 - 7e6) * 0.5_f32.powf((i / 64 % 27) as f32);
+        let weights: Vec<f32> = (0..40_000).map(|i| weight(i) / 1e3).collect();
+        for &format in Format::ALL {
+            let info = format.info();
+            let packed = reference::quantize(format, &weights).expect("finite weights");
+            let (codes, scales) = (packed.codes(), packed.stream_scales());
+            let figures = |piece: usize| {
+                let mut checker = Checker { format, tensor: "w", made_by: None, figures: ErrorFigures::default() };
+                for start in (0..weights.len()).step_by(piece) {
+                    let end = weights.len().min(start + piece);
+                    let codes = &codes[info.codes_at(start)..info.codes_at(end)];
+                    let scales = &scales[info.scales_at(start)..info.scales_at(end)];
+                    checker.check((&weights[start..end]).into(), start as u64, codes, scales).expect("our own bytes");
+                }
+                checker.figures.to_bits()
+            };
+            let expected = figures(weights.len());
+            assert_eq!(expected[0], 40_000, "{format}");
+            for piece in [STRETCH, 3 * STRETCH, 1 << 14] {
+                assert_eq!(figures(piece), expected, "{format}, pieces of {piece}");
+            }
+            assert_ne!(figures(STRETCH / 2), expected, "{format}: another order is seen");
+        }
+    }
+
     /// Blocks that don't lie side by side are checked together, and a short last one among them; each is named by its own place.
     #[test]
     fn scattered_blocks_keep_their_places() {
@@ -419,7 +471,9 @@ mod tests {
                 };
                 let windows = parts.iter().map(|part| checker.window(Dtype::F32, 12_960, part).is_some());
                 assert_eq!(windows.collect::<Vec<_>>(), [true, false]);
-                checker.read_and_check(Dtype::F32, 12_960, parts.clone(), read).map(|()| checker.figures)
+                let held = checker.read_and_hold(Dtype::F32, 12_960, parts.clone(), read)?;
+                held.add_to(&mut checker.figures);
+                Ok(checker.figures)
             };
             let short = 12_960 - last * info.block as u64;
             let figures = check(packed.codes()).expect("our own bytes");
