@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::packed::{Packed, PackedChunk, zeroed, zeroed_parts};
 use crate::reference;
-use crate::simd::GROUP;
+use crate::simd::{GROUP, Stores};
 use crate::threads;
 
 /// Elements that a thread takes at a time at most: they fit a core's cache.
@@ -16,6 +16,9 @@ pub(crate) const PART: usize = 1 << 16;
 
 /// Elements that are worth another thread, which takes as long to wake.
 const WORTH_A_THREAD: usize = 1 << 15;
+
+/// Bytes of output that the caches won't hold until something reads them.
+const MORE_THAN_CACHES: usize = 64 << 20;
 
 /// Parts are whole multiples of it but for the last: whole blocks and groups.
 const PART_UNIT: usize = 1 << 12;
@@ -228,11 +231,12 @@ pub(crate) fn dequantize_into(
 ) -> Result<()> {
     let (info, level) = (format.info(), Level::new());
     let part = part_len(out.len() / dtype.n_bytes());
+    let stores = if out.len() < MORE_THAN_CACHES { Stores::Cached } else { Stores::PastCaches };
     let parts = out.chunks_mut(part * dtype.n_bytes()).enumerate().collect();
     threads::first_error(parts, |(ix, out): (usize, &mut [u8])| {
         let start = ix * part;
         let (codes, scales) = (&codes[info.codes_at(start)..], &scales[info.scales_at(start)..]);
-        dequantize_part(level, format, codes, scales, first_elem + start as u64, dtype, out)
+        dequantize_part(level, format, (codes, scales), first_elem + start as u64, dtype, stores, out)
     })
 }
 
@@ -240,10 +244,10 @@ pub(crate) fn dequantize_into(
 pub(crate) fn dequantize_part(
     level: Level,
     format: Format,
-    codes: &[u8],
-    scales: &[u8],
+    (codes, scales): (&[u8], &[u8]),
     first_elem: u64,
     dtype: Dtype,
+    stores: Stores,
     out: &mut [u8],
 ) -> Result<()> {
     let info = format.info();
@@ -254,7 +258,7 @@ pub(crate) fn dequantize_part(
     let n_elems = out.len() / width;
     while start < n_elems {
         let (codes_left, scales_left) = (&codes[info.codes_at(start)..], &scales[info.scales_at(start)..]);
-        start += (twin.dequantize)(level, codes_left, scales_left, dtype, &mut out[start * width..]);
+        start += (twin.dequantize)(level, codes_left, scales_left, dtype, stores, &mut out[start * width..]);
         // The twin stopped before this one.
         let end = n_elems.min(start + GROUP);
         let (codes, scales) = (&codes[info.codes_at(start)..], &scales[info.scales_at(start)..]);

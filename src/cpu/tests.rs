@@ -69,14 +69,22 @@ fn assert_same(what: &str, expected: &Parts, actual: &Parts) {
 /// Holds every instruction set to the reference, for each output type.
 fn hold_dequantize(name: &str, format: Format, codes: &[u8], scales: &[u8], n_elems: usize) {
     for dtype in Dtype::ALL {
-        let dequantized = |dequantize: &dyn Fn(&mut [u8]) -> Result<()>| {
-            let mut out = vec![0xaa; n_elems * dtype.n_bytes()];
-            text(dequantize(&mut out)).map(|()| out)
+        // With as many bytes before the values, and the same behind them, which stay as they are.
+        let dequantized = |n_before: usize, dequantize: &dyn Fn(&mut [u8]) -> Result<()>| {
+            let n_bytes = n_elems * dtype.n_bytes();
+            let mut out = vec![0xaa; n_before + n_bytes + n_before];
+            let result = text(dequantize(&mut out[n_before..n_before + n_bytes]));
+            let values = out.drain(n_before..n_before + n_bytes).collect::<Vec<_>>();
+            assert!(out.iter().all(|&byte| byte == 0xaa), "{format} to {dtype}, {name:?}: beyond its values");
+            result.map(|()| values)
         };
-        let expected = dequantized(&|out| reference::dequantize_into(format, codes, scales, FIRST, dtype, out));
-        for level in levels() {
-            let actual = dequantized(&|out| dequantize_part(level, format, codes, scales, FIRST, dtype, out));
-            let what = format!("{format} to {dtype}, {name:?}, {level:?}");
+        let expected = dequantized(0, &|out| reference::dequantize_into(format, codes, scales, FIRST, dtype, out));
+        let stores = [(Stores::Cached, 0), (Stores::PastCaches, 0), (Stores::PastCaches, 16), (Stores::PastCaches, 4)];
+        for (level, (stores, n_before)) in levels().into_iter().flat_map(|level| stores.map(|how| (level, how))) {
+            let actual = dequantized(n_before, &|out| {
+                dequantize_part(level, format, (codes, scales), FIRST, dtype, stores, out)
+            });
+            let what = format!("{format} to {dtype}, {name:?}, {level:?}, {stores:?} after {n_before} bytes");
             match (&expected, &actual) {
                 (Ok(expected), Ok(actual)) => {
                     let at = expected.iter().zip(actual).position(|(e, a)| e != a).map(|at| at / dtype.n_bytes());

@@ -91,14 +91,22 @@ use quantize;
 /// [`Twin::dequantize`] of a format, by a function for each instruction set and one for AVX2 and `f32`.
 macro_rules! dequantize {
     ($function:ident, $format:ty) => {
-        |level, codes, scales, dtype, out| {
+        |level, codes, scales, dtype, stores, out| {
             #[cfg(target_arch = "x86_64")]
             if let (Some(avx2), $crate::Dtype::F32) = (level.as_avx2(), dtype) {
-                return avx2.vectorize(
-                    #[inline(always)]
-                    || crate::simd::x86::decode::$function::<$format>(avx2, codes, scales, out),
-                );
+                use crate::simd::x86::{decode::$function, stores::*};
+                return match stores {
+                    crate::simd::Stores::Cached => avx2.vectorize(
+                        #[inline(always)]
+                        || $function::<$format>(avx2, codes, scales, out, &Cached),
+                    ),
+                    crate::simd::Stores::PastCaches => avx2.vectorize(
+                        #[inline(always)]
+                        || $function::<$format>(avx2, codes, scales, out, &PastCaches::new()),
+                    ),
+                };
             }
+            let _ = stores;
             crate::simd::dispatch!(level, simd => crate::simd::decode::$function::<_, $format>(simd, codes, scales, dtype, out))
         }
     };
@@ -112,7 +120,16 @@ const LANES: usize = 16;
 pub(crate) const GROUP: usize = 128;
 
 /// See [`Twin::dequantize`].
-type Dequantize = fn(Level, &[u8], &[u8], Dtype, &mut [u8]) -> usize;
+type Dequantize = fn(Level, &[u8], &[u8], Dtype, Stores, &mut [u8]) -> usize;
+
+/// How values are stored, where there is a choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stores {
+    /// Into the caches: something will read them soon.
+    Cached,
+    /// Past the caches, which couldn't hold them all.
+    PastCaches,
+}
 
 /// A format's fast twin.
 #[derive(Debug, Clone, Copy)]

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::{Format, FormatInfo, ScaleType};
 use crate::quant::BlockFault;
 use crate::reference;
-use crate::simd;
+use crate::simd::{self, Stores};
 use crate::threads;
 
 /// Elements that a thread reads at a time to check them.
@@ -338,7 +338,7 @@ fn figures_if_right(format: Format, weights: Weights<'_>, codes: &[u8], scales: 
             }
             let values = &mut room.values[..weights.len()];
             let bytes = bytemuck::cast_slice_mut(values);
-            cpu::dequantize_part(level, format, codes, scales, 0, Dtype::F32, bytes).ok()?;
+            cpu::dequantize_part(level, format, (codes, scales), 0, Dtype::F32, Stores::Cached, bytes).ok()?;
             let weights = match (weights.dtype(), bytemuck::try_cast_slice(weights.bytes())) {
                 (Dtype::F32, Ok(values)) => values,
                 _ => {

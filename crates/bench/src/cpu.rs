@@ -71,11 +71,13 @@ pub(crate) fn add<'a>(runner: &mut Runner<'a>, weights: &'a [f32], out: &Out) {
 
 /// What an element costs, for tensors from small to more than 2^32 bytes and 2^31 elements.
 pub(crate) fn sizes(n_repetitions: usize) -> Result<()> {
-    println!("## Cost of an element, sym4 from bf16, all threads\n");
-    println!("| elements | ns | of the cost at 1 Gi |\n| --- | --- | --- |");
+    println!("## Cost of an element, sym4 from bf16\n");
+    println!("| elements | ns, all threads | of the cost at 1 Gi | ns, 1 thread | of the cost at 1 Gi |");
+    println!("| --- | --- | --- | --- | --- |");
     let values = crate::data::weights(1 << 20);
     let values: Vec<half::bf16> = values.iter().map(|&x| half::bf16::from_f32(x)).collect();
-    let mut reference = None;
+    let one = pool(1);
+    let mut references = None;
     // The reference size first, so that all others can be set against it.
     for log2 in [30, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 31, 32] {
         let n_elems = 1_usize << log2;
@@ -91,11 +93,14 @@ pub(crate) fn sizes(n_repetitions: usize) -> Result<()> {
             Ok(start.elapsed().as_secs_f64() / n_calls as f64 / n_elems as f64 * 1e9)
         };
         run()?;
-        let costs =
-            (0..n_repetitions.min(if log2 > 28 { 5 } else { 25 })).map(|_| run()).collect::<Result<Vec<_>>>()?;
-        let cost = costs.into_iter().fold(f64::INFINITY, f64::min);
-        let reference = *reference.get_or_insert(cost);
-        println!("| 2^{log2} | {cost:.3} | {:.2} |", cost / reference);
+        let mut costs = [f64::INFINITY; 2];
+        for _ in 0..n_repetitions.min(if log2 > 28 { 5 } else { 25 }) {
+            costs[0] = run()?.min(costs[0]);
+            costs[1] = one.install(&mut run)?.min(costs[1]);
+        }
+        let [all, one] = costs;
+        let [of_all, of_one] = *references.get_or_insert(costs);
+        println!("| 2^{log2} | {all:.3} | {:.2} | {one:.3} | {:.2} |", all / of_all, one / of_one);
     }
     println!();
     Ok(())

@@ -14,6 +14,8 @@ pub(crate) const READ: &str = "limit: read f32";
 pub(crate) const WRITE: &str = "limit: write f32";
 pub(crate) const FILL: &str = "limit: memset";
 pub(crate) const READ_ONE: &str = "limit: read f32, 1 thread";
+pub(crate) const PAST_CACHES: &str = "limit: write f32 past the caches";
+pub(crate) const PAST_CACHES_ONE: &str = "limit: write f32 past the caches, 1 thread";
 pub(crate) const WRITE_ONE: &str = "limit: write f32, 1 thread";
 
 /// Bytes that a thread takes at a time.
@@ -24,7 +26,20 @@ pub(crate) type Out = Rc<RefCell<Vec<u8>>>;
 
 pub(crate) fn add<'a>(runner: &mut Runner<'a>, weights: &'a [f32], out: &Out) {
     let (level, n_elems) = (Level::new(), weights.len());
-    for (read_name, write_name, pool) in [(READ, WRITE, cpu::pool(0)), (READ_ONE, WRITE_ONE, cpu::pool(1))] {
+    for (read_name, write_name, past_name, pool) in
+        [(READ, WRITE, PAST_CACHES, cpu::pool(0)), (READ_ONE, WRITE_ONE, PAST_CACHES_ONE, cpu::pool(1))]
+    {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let (target, pool) = (out.clone(), pool.clone());
+            runner.add(past_name, n_elems, move || {
+                let out = &mut *target.borrow_mut();
+                pool.install(|| out.par_chunks_mut(CHUNK).for_each(write_past_caches));
+                Ok(())
+            });
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = past_name;
         let (target, write_pool) = (out.clone(), pool.clone());
         runner.add(read_name, n_elems, move || {
             let chunks = bytemuck::cast_slice(weights).par_chunks(CHUNK);
@@ -63,5 +78,24 @@ fn write<S: Simd>(simd: S, out: &mut [u8]) {
     let value = u8x64::splat(simd, 7);
     for out in out.chunks_exact_mut(64) {
         value.store_slice(out);
+    }
+}
+
+/// By stores that don't read a line before they write it.
+#[cfg(target_arch = "x86_64")]
+fn write_past_caches(out: &mut [u8]) {
+    use std::arch::x86_64::{__m128i, _mm_set1_epi8, _mm_sfence, _mm_stream_si128};
+    // SAFETY: any bytes make a vector, and SSE2 is part of x86-64. The middle part is as aligned as its type is; the fence is
+    // before anyone else sees it.
+    unsafe {
+        let (before, out, after) = out.align_to_mut::<__m128i>();
+        before.fill(7);
+        for out in out.chunks_exact_mut(4) {
+            for out in out {
+                _mm_stream_si128(out, _mm_set1_epi8(7));
+            }
+        }
+        after.fill(7);
+        _mm_sfence();
     }
 }

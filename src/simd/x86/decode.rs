@@ -8,6 +8,7 @@ use std::arch::x86_64::{
 use fearless_simd::{i32x8, kernel, prelude::*};
 
 use super::super::decode::{Decode4, Decode8, is_ordinary};
+use super::stores::Store;
 use super::{F32x8, Token, U8x32, U32x8};
 use crate::dtype::Dtype;
 use crate::simd::Layout;
@@ -52,7 +53,13 @@ kernel!(
 /// [`Twin::dequantize`](crate::simd::Twin::dequantize) to `f32` of a format with 4-bit codes: each block's 16 values are
 /// computed once and looked up.
 #[inline(always)]
-pub(in crate::simd) fn dequantize4<D: Decode4>(avx2: Token, codes: &[u8], scales: &[u8], out: &mut [u8]) -> usize {
+pub(in crate::simd) fn dequantize4<'a, D: Decode4>(
+    avx2: Token,
+    codes: &[u8],
+    scales: &[u8],
+    out: &'a mut [u8],
+    to: &impl Store<'a>,
+) -> usize {
     let (low, high) = (F32x8::from_slice(avx2, &D::VALUES[..8]), F32x8::from_slice(avx2, &D::VALUES[8..]));
     let largest = D::VALUES.iter().fold(0.0_f32, |max, value| max.max(value.abs()));
     let n = if D::LAYOUT == Layout::EvenHigh { 64 } else { 32 };
@@ -74,15 +81,17 @@ pub(in crate::simd) fn dequantize4<D: Decode4>(avx2: Token, codes: &[u8], scales
                     return n_done;
                 }
             }
-            for (codes, out) in codes.as_chunks().0.iter().zip(out.chunks_exact_mut(32)) {
+            for (codes, out) in codes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
                 let codes = U32x8::splat(avx2, u32::from_le_bytes(*codes));
-                store(look_up(avx2, low, high, spread_even_high(avx2, codes)), out);
+                to.store(look_up(avx2, low, high, spread_even_high(avx2, codes)), out);
             }
         } else {
-            for (part, codes) in codes.as_chunks().0.iter().enumerate() {
+            let (first, second) = out.split_at_mut(2 * n);
+            let halves = first.as_chunks_mut().0.iter_mut().zip(second.as_chunks_mut().0);
+            for (codes, (first, second)) in codes.as_chunks().0.iter().zip(halves) {
                 let codes = spread_bytes(avx2, u64::from_le_bytes(*codes));
-                store(look_up(avx2, low, high, codes), &mut out[32 * part..]);
-                store(look_up(avx2, low, high, codes >> 4), &mut out[64 + 32 * part..]);
+                to.store(look_up(avx2, low, high, codes), first);
+                to.store(look_up(avx2, low, high, codes >> 4), second);
             }
         }
         n_done += n;
@@ -92,7 +101,13 @@ pub(in crate::simd) fn dequantize4<D: Decode4>(avx2: Token, codes: &[u8], scales
 
 /// [`Twin::dequantize`](crate::simd::Twin::dequantize) to `f32` of a format with 8-bit codes.
 #[inline(always)]
-pub(in crate::simd) fn dequantize8<D: Decode8>(avx2: Token, codes: &[u8], scales: &[u8], out: &mut [u8]) -> usize {
+pub(in crate::simd) fn dequantize8<'a, D: Decode8>(
+    avx2: Token,
+    codes: &[u8],
+    scales: &[u8],
+    out: &'a mut [u8],
+    to: &impl Store<'a>,
+) -> usize {
     let parts = codes.chunks_exact(D::BLOCK).zip(scales.chunks_exact(D::SCALE_BYTES));
     let mut n_done = 0;
     for (out, (codes, scale)) in out.chunks_exact_mut(4 * D::BLOCK).zip(parts) {
@@ -109,16 +124,11 @@ pub(in crate::simd) fn dequantize8<D: Decode8>(avx2: Token, codes: &[u8], scales
                 }
             }
         }
-        for (codes, out) in codes.as_chunks().0.iter().zip(out.chunks_exact_mut(32)) {
+        for (codes, out) in codes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
             let codes = spread_signed_bytes(avx2, u64::from_le_bytes(*codes));
-            store(codes.to_float::<F32x8>() * scale, out);
+            to.store(codes.to_float::<F32x8>() * scale, out);
         }
         n_done += D::BLOCK;
     }
     n_done
-}
-
-#[inline(always)]
-fn store(values: F32x8, out: &mut [u8]) {
-    values.bitcast::<U8x32>().store_slice(&mut out[..32]);
 }

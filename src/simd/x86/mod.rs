@@ -11,6 +11,7 @@ pub(super) mod decode;
 mod input;
 mod lanes;
 mod mxfp4;
+pub(super) mod stores;
 #[cfg(test)]
 mod tests;
 mod uniform;

@@ -1,0 +1,69 @@
+//! Ways to store values: into the caches, or past them.
+
+#![expect(unsafe_code, reason = "a store past the caches takes a pointer")]
+
+use std::arch::x86_64::{_mm_sfence, _mm_stream_ps, _mm256_castps256_ps128, _mm256_extractf128_ps};
+use std::marker::PhantomData;
+
+use fearless_simd::{kernel, prelude::*};
+
+use super::{F32x8, U8x32};
+
+/// Stores eight values in memory that is borrowed for `'a`.
+pub(in crate::simd) trait Store<'a> {
+    fn store(&self, values: F32x8, out: &'a mut [u8; 32]);
+}
+
+/// As ever.
+pub(in crate::simd) struct Cached;
+
+impl<'a> Store<'a> for Cached {
+    #[inline(always)]
+    fn store(&self, values: F32x8, out: &'a mut [u8; 32]) {
+        values.bitcast::<U8x32>().store_slice(out);
+    }
+}
+
+/// Past the caches: a line that is written as a whole isn't read before.
+///
+/// The processor may show such stores to other threads later than what is stored after them, up to a fence, which comes when this is
+/// dropped. Up to then nobody can look: what was stored is borrowed for `'a`, and that outlives this.
+pub(in crate::simd) struct PastCaches<'a>(PhantomData<&'a mut [u8]>);
+
+impl PastCaches<'_> {
+    pub(in crate::simd) fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl Drop for PastCaches<'_> {
+    fn drop(&mut self) {
+        // SAFETY: it is part of SSE, which x86-64 has.
+        unsafe { _mm_sfence() };
+    }
+}
+
+impl<'a> Store<'a> for PastCaches<'a> {
+    #[inline(always)]
+    fn store(&self, values: F32x8, out: &'a mut [u8; 32]) {
+        if out.as_ptr().addr().is_multiple_of(16) {
+            stream(values.token(), values, out);
+        } else {
+            Cached.store(values, out);
+        }
+    }
+}
+
+kernel!(
+    /// `out` has to begin at a multiple of 16 bytes.
+    #[inline(always)]
+    fn stream(avx2: Avx2, values: F32x8, out: &mut [u8; 32]) {
+        let (low, high) = (_mm256_castps256_ps128(values.into()), _mm256_extractf128_ps::<1>(values.into()));
+        let at = out.as_mut_ptr().cast::<f32>();
+        // SAFETY: both halves of `out` are written, and nothing else. The only caller has looked where they begin.
+        unsafe {
+            _mm_stream_ps(at, low);
+            _mm_stream_ps(at.add(4), high);
+        }
+    }
+);
