@@ -16,13 +16,14 @@ mod product;
 use anyhow::{Context as _, Result};
 use args::{Args, Variant};
 use measure::{Subject, Timing};
-use wgquant::Gpu;
 use wgquant::gpu::{Access, Direction, Kernel, Params, Shape};
+use wgquant::{Dtype, Gpu};
 
-/// Float twins of quantize kernels: a format's integer part, and what stands in its place.
-const FLOAT_TWINS: &[(&str, &str)] = &[
-    ("formats/quant4bit.wgsl", include_str!("../shaders/float_sym4.wgsl")),
-    ("formats/nf4.wgsl", include_str!("../shaders/float_nf4.wgsl")),
+/// Float twins of kernels: an integer part, and what stands in its place.
+const FLOAT_TWINS: &[(Direction, &str, &str)] = &[
+    (Direction::Quantize, "formats/quant4bit.wgsl", include_str!("../shaders/float_sym4.wgsl")),
+    (Direction::Quantize, "formats/nf4.wgsl", include_str!("../shaders/float_nf4.wgsl")),
+    (Direction::Dequantize, "shared/symmetric.wgsl", include_str!("../shaders/float_symmetric.wgsl")),
 ];
 
 fn main() -> Result<()> {
@@ -106,11 +107,13 @@ fn one(gpu: &Gpu, kernel: Kernel, args: &Args) -> Result<f64> {
                 subjects.push(subject(format!("{} {}", kernel.label(), variant.name), source, true));
             }
         }
-        let twins = FLOAT_TWINS.iter().filter(|_| kernel.direction == Direction::Quantize);
-        for (part, text) in twins {
-            // What the integer part compares with is left out where the format has it.
-            let without =
-                Variant { name: String::new(), parts: vec![("shared/levels.wgsl".to_owned(), String::new())] };
+        // Values of 16 bits have no twin: those are rounded by integers whatever the product is.
+        let has_twin = kernel.direction == Direction::Quantize || kernel.dtype == Dtype::F32;
+        for (_, part, text) in FLOAT_TWINS.iter().filter(|twin| has_twin && twin.0 == kernel.direction) {
+            // What the integer part of a quantizer compares with is left out where the format has it.
+            let levels =
+                (kernel.direction == Direction::Quantize).then(|| ("shared/levels.wgsl".to_owned(), String::new()));
+            let without = Variant { name: String::new(), parts: levels.into_iter().collect() };
             let twin = Variant { name: String::new(), parts: vec![((*part).to_owned(), (*text).to_owned())] };
             let source = without.apply(&kernel.source())?.unwrap_or_else(|| kernel.source());
             if let Some(source) = twin.apply(&source)? {
