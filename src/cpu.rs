@@ -181,6 +181,10 @@ fn in_parts<R: Send>(
     work: impl Fn(usize, &mut [u8], &mut [u8]) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
     let info = format.info();
+    if codes.len() <= info.codes_at(part) {
+        // A small tensor takes no longer than lists of its one part.
+        return Ok(vec![work(0, codes, scales)?]);
+    }
     let (codes, scales) = (codes.chunks_mut(info.codes_at(part)), scales.chunks_mut(info.scales_at(part)));
     let parts = codes.zip(scales).enumerate().collect();
     let done =
@@ -232,12 +236,15 @@ pub(crate) fn dequantize_into(
     let (info, level) = (format.info(), Level::new());
     let part = part_len(out.len() / dtype.n_bytes());
     let stores = if out.len() < MORE_THAN_CACHES { Stores::Cached } else { Stores::PastCaches };
-    let parts = out.chunks_mut(part * dtype.n_bytes()).enumerate().collect();
-    threads::first_error(parts, |(ix, out): (usize, &mut [u8])| {
+    let work = |(ix, out): (usize, &mut [u8])| {
         let start = ix * part;
         let (codes, scales) = (&codes[info.codes_at(start)..], &scales[info.scales_at(start)..]);
         dequantize_part(level, format, (codes, scales), first_elem + start as u64, dtype, stores, out)
-    })
+    };
+    if out.len() <= part * dtype.n_bytes() {
+        return work((0, out));
+    }
+    threads::first_error(out.chunks_mut(part * dtype.n_bytes()).enumerate().collect(), work)
 }
 
 /// [`dequantize_into`] on one thread, with the instructions of `level`.
