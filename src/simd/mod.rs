@@ -94,7 +94,7 @@ macro_rules! dequantize {
         |level, codes, scales, dtype, stores, out| {
             #[cfg(target_arch = "x86_64")]
             if let (Some(avx2), $crate::Dtype::F32) = (level.as_avx2(), dtype) {
-                use crate::simd::x86::{decode::$function, stores::*};
+                use crate::simd::x86::{decode::$function, memory::{Cached, PastCaches}};
                 return match stores {
                     crate::simd::Stores::Cached => avx2.vectorize(
                         #[inline(always)]

@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 use fearless_simd::{i32x8, kernel, prelude::*};
 
 use super::super::decode::{Decode4, Decode8, is_ordinary};
-use super::stores::Store;
+use super::memory::Store;
 use super::{F32x8, Token, U8x32, U32x8};
 use crate::dtype::Dtype;
 use crate::simd::Layout;

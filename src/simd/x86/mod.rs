@@ -10,8 +10,8 @@ mod codebook;
 pub(super) mod decode;
 mod input;
 mod lanes;
+pub(super) mod memory;
 mod mxfp4;
-pub(super) mod stores;
 #[cfg(test)]
 mod tests;
 mod uniform;
@@ -23,6 +23,7 @@ use super::Layout;
 use super::encode::{self, Encode};
 use crate::dtype::{Dtype, Weights};
 use input::{Input, load4};
+use memory::{AHEAD, prefetch};
 
 type F32x8 = f32x8<Token>;
 type U8x16 = u8x16<Token>;
@@ -108,7 +109,11 @@ fn chunks_of<E: Chunk, I: Input>(avx2: Token, weights: &[u8], codes: &mut [u8], 
         let (rough, exact): ([f32; 8], [f32; 8]) = (factors.rough.into(), factors.exact.into());
         let factors = rough.chunks_exact(64 / E::BLOCK).zip(exact.chunks_exact(64 / E::BLOCK));
         let parts = chunk.chunks_exact(64 * I::BYTES).zip(codes.chunks_exact_mut(code_bytes));
-        for ((weights, out), (rough, exact)) in parts.zip(factors) {
+        // The processor looks ahead only while it reads one line after another, which is no longer so from here on.
+        let ahead = weights.get(n_done * I::BYTES + AHEAD..(n_done + n) * I::BYTES + AHEAD).unwrap_or(chunk);
+        let ahead = ahead.chunks_exact(64 * I::BYTES);
+        for (((weights, out), (rough, exact)), ahead) in parts.zip(factors).zip(ahead) {
+            ahead.chunks_exact(64).for_each(prefetch);
             let (low, high) = weights.split_at(32 * I::BYTES);
             let low = woven::<E, I>(avx2, low, rough[0], exact[0]);
             let last = 64 / E::BLOCK - 1;

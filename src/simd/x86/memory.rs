@@ -1,8 +1,10 @@
-//! Ways to store values: into the caches, or past them.
+//! Memory beyond the caches: loads are asked for ahead, and stores may go past them.
 
-#![expect(unsafe_code, reason = "a store past the caches takes a pointer")]
+#![expect(unsafe_code, reason = "both take a pointer")]
 
-use std::arch::x86_64::{_mm_sfence, _mm_stream_ps, _mm256_castps256_ps128, _mm256_extractf128_ps};
+use std::arch::x86_64::{
+    _MM_HINT_T0, _mm_prefetch, _mm_sfence, _mm_stream_ps, _mm256_castps256_ps128, _mm256_extractf128_ps,
+};
 use std::marker::PhantomData;
 
 use fearless_simd::{kernel, prelude::*};
@@ -67,3 +69,13 @@ kernel!(
         }
     }
 );
+
+/// How many bytes ahead weights are asked for. With half or twice as many most formats are slower.
+pub(super) const AHEAD: usize = 4096;
+
+/// Asks for the line of memory that these bytes begin in.
+#[inline(always)]
+pub(super) fn prefetch(bytes: &[u8]) {
+    // SAFETY: it is part of SSE, and a hint, which reads nothing that the program could see.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().cast()) };
+}
