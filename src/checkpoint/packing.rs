@@ -63,10 +63,15 @@ fn store(weight: &PackedTensor, data: Data<'_>, chunk: PackedChunk<'_>, with_sca
             let mut at = codes_at + first_block * n_codes as u64;
             let mut stored = Vec::new();
             for piece in codes.chunks(PIECE_BYTES) {
-                stored.clear();
-                stored.extend_from_slice(piece);
-                (coding.encode)(&mut stored);
-                data.write_at(at, &stored)?;
+                match coding.encode {
+                    None => data.write_at(at, piece)?,
+                    Some(encode) => {
+                        stored.clear();
+                        stored.extend_from_slice(piece);
+                        encode(&mut stored);
+                        data.write_at(at, &stored)?;
+                    }
+                }
                 at += piece.len() as u64;
             }
             if with_scales { data.write_at(scales_at + first_block * n_scale as u64, scales) } else { Ok(()) }

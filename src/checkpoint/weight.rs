@@ -52,8 +52,8 @@ impl Places {
 /// How a container stores codes. A function changes whole blocks in place; only a tensor's last may be short.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Coding {
-    /// From the format's own order to the container's.
-    pub(crate) encode: fn(&mut [u8]),
+    /// From the format's own order to the container's, if that is another.
+    pub(crate) encode: Option<fn(&mut [u8])>,
     /// And back.
     pub(crate) decode: fn(&mut [u8]),
     /// The type of f32 scales where the file has a narrower one, as other writers' do: they widen exactly.
@@ -62,7 +62,7 @@ pub(crate) struct Coding {
 
 impl Coding {
     /// As the format has them.
-    pub(crate) const PLAIN: Self = Self { encode: |_| {}, decode: |_| {}, narrow: None };
+    pub(crate) const PLAIN: Self = Self { encode: None, decode: |_| {}, narrow: None };
 
     /// Fills `scales` with those from `first_block` on, each as wide as the format has it.
     fn read_scales(self, data: Data<'_>, at: u64, first_block: u64, width: usize, scales: &mut [u8]) -> Result<()> {

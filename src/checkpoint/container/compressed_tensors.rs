@@ -160,11 +160,11 @@ fn coding(bits: usize) -> Coding {
     match bits {
         8 => {
             let offset = |codes: &mut [u8]| codes.iter_mut().for_each(|code| *code ^= 0x80);
-            Coding { encode: offset, decode: offset, narrow: None }
+            Coding { encode: Some(offset), decode: offset, narrow: None }
         }
         _ => {
             let turn = |codes: &mut [u8]| codes.iter_mut().for_each(|pair| *pair = pair.rotate_left(4) ^ 0x88);
-            Coding { encode: turn, decode: turn, narrow: None }
+            Coding { encode: Some(turn), decode: turn, narrow: None }
         }
     }
 }

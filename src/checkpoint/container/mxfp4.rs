@@ -106,12 +106,12 @@ fn read_weight(name: &str, blocks: &TensorInfo, scales: &TensorInfo, dtypes: &Dt
 
 /// From nibbles of elements j and j + 16 to nibbles of neighbours, and back.
 const CODING: Coding = Coding {
-    encode: |codes| {
+    encode: Some(|codes| {
         for block in codes.chunks_exact_mut(BLOCK_BYTES) {
             let nibble = elements(block, |element| (element % 16, element / 16));
             pack(block, &nibble, |element| (element / 2, element % 2));
         }
-    },
+    }),
     decode: |codes| {
         for block in codes.chunks_exact_mut(BLOCK_BYTES) {
             let nibble = elements(block, |element| (element / 2, element % 2));
