@@ -18,6 +18,9 @@ pub(crate) const PAST_CACHES: &str = "limit: write f32 past the caches";
 pub(crate) const PAST_CACHES_ONE: &str = "limit: write f32 past the caches, 1 thread";
 pub(crate) const WRITE_ONE: &str = "limit: write f32, 1 thread";
 
+/// Ways for all threads to write: of each repetition the fastest counts.
+pub(crate) const WRITING: &[&str] = &[WRITE, FILL, PAST_CACHES];
+
 /// Bytes that a thread takes at a time.
 const CHUNK: usize = 1 << 18;
 

@@ -1,7 +1,8 @@
 //! How fast it is, beside what the machine can do and beside peers, on the same data in the same run.
 //!
 //! `cargo xtask bench cpu` runs this. Numbers of one run are compared, never those of two: everything runs in turn, once a
-//! repetition, and of each the fastest counts, as whatever else a machine does only ever slows things down.
+//! repetition. Ratios are of one repetition, and of those the median; rates are of the fastest, as whatever else a machine does only
+//! ever slows things down.
 
 mod candle;
 mod cpu;

@@ -23,7 +23,7 @@ pub(crate) fn machine(n_elems: usize, n_repetitions: usize) -> String {
     let days = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() / 86_400);
     let (year, month, day) = date(days);
     format!(
-        "{year}-{month:02}-{day:02}: {} (family {}, model {}), {n_threads} threads, {}; {} Mi weights, the fastest of {n_repetitions}.",
+        "{year}-{month:02}-{day:02}: {} (family {}, model {}), {n_threads} threads, {}; {} Mi weights, {n_repetitions} repetitions.",
         field("model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
         field("cpu family").unwrap_or_default(),
         field("model\t").unwrap_or_default(),
@@ -54,22 +54,6 @@ fn cell(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"))
 }
 
-/// The faster way to write.
-fn writing(results: &Results) -> &'static str {
-    let ways = [limits::WRITE, limits::FILL, limits::PAST_CACHES];
-    let fastest =
-        ways.into_iter().max_by(|a, b| results.rate(a).unwrap_or(0.0).total_cmp(&results.rate(b).unwrap_or(0.0)));
-    fastest.unwrap_or(limits::WRITE)
-}
-
-/// How much faster all threads write than one, in the faster of the ways that both were measured.
-fn own_writing(results: &Results) -> Option<f64> {
-    match writing(results) {
-        limits::PAST_CACHES => results.ratio(limits::PAST_CACHES, limits::PAST_CACHES_ONE),
-        _ => results.ratio(limits::WRITE, limits::WRITE_ONE),
-    }
-}
-
 /// Appends what it ran on, then what counts, a ratio a line.
 pub(crate) fn ratios(machine: &str, results: &Results, path: &Path) -> Result<()> {
     let mut lines = format!("{machine}\n");
@@ -77,21 +61,21 @@ pub(crate) fn ratios(machine: &str, results: &Results, path: &Path) -> Result<()
         lines.extend(ratio.map(|ratio| format!("{what}\t{format}\t{ratio:.3}\n")));
     };
     for (direction, limit, verb, scaling) in [
-        (QUANTIZE, limits::READ, "reading", results.ratio(limits::READ, limits::READ_ONE)),
-        (DEQUANTIZE, writing(results), "writing", own_writing(results)),
+        (QUANTIZE, &[limits::READ][..], "reading", results.ratio(limits::READ, &[limits::READ_ONE])),
+        (DEQUANTIZE, limits::WRITING, "writing", results.ratio(limits::WRITE, &[limits::WRITE_ONE])),
     ] {
         for format in cpu::formats() {
             let (one, all) = (cpu::name(format, direction, ONE), cpu::name(format, direction, ALL));
             line(&format!("CPU, {direction}: of {verb} memory"), format.name(), results.ratio(&all, limit));
-            line(&format!("CPU, {direction}: all threads to one"), format.name(), results.ratio(&all, &one));
-            let own = scaling.zip(results.ratio(&all, &one)).map(|(memory, ours)| ours / memory);
+            line(&format!("CPU, {direction}: all threads to one"), format.name(), results.ratio(&all, &[&one]));
+            let own = scaling.zip(results.ratio(&all, &[&one])).map(|(memory, ours)| ours / memory);
             line(&format!("CPU, {direction}: all threads to one, of {verb}'s own"), format.name(), own);
         }
     }
     for (format, peer) in peers() {
         let ours = cpu::name(format, QUANTIZE, ALL);
         let name = peer.split([':', ' ']).next().unwrap_or(peer);
-        line(&format!("CPU, {QUANTIZE}: times {name}"), format.name(), results.ratio(&ours, peer));
+        line(&format!("CPU, {QUANTIZE}: times {name}"), format.name(), results.ratio(&ours, &[peer]));
     }
     OpenOptions::new().append(true).create(true).open(path)?.write_all(lines.as_bytes())?;
     Ok(())
@@ -114,8 +98,8 @@ pub(crate) fn tables(results: &Results) {
     let [read, write, past_caches] = [limits::READ_ONE, limits::WRITE_ONE, limits::PAST_CACHES_ONE].map(limit);
     println!("| 1 | {read} | {write} | {past_caches} | |\n");
 
-    direction(results, "CPU: quantize", QUANTIZE, QUANTIZE_BF16, "reading", limits::READ);
-    direction(results, "CPU: dequantize", DEQUANTIZE, DEQUANTIZE_BF16, "writing", writing(results));
+    direction(results, "CPU: quantize", QUANTIZE, QUANTIZE_BF16, "reading", &[limits::READ]);
+    direction(results, "CPU: dequantize", DEQUANTIZE, DEQUANTIZE_BF16, "writing", limits::WRITING);
 
     println!("## Peers, all threads\n");
     println!("| peer | rate | ours, same bytes | times | sym4, times |\n| --- | --- | --- | --- | --- |");
@@ -125,14 +109,14 @@ pub(crate) fn tables(results: &Results) {
             "| {peer} | {} | {} | {} | {} |",
             results.rate(peer).map_or_else(String::new, |rate| format!("{rate:.3}")),
             cell(results.rate(&ours)),
-            cell(results.ratio(&ours, peer)),
-            cell(results.ratio(&cpu::name(Format::Sym4, QUANTIZE, ALL), peer)),
+            cell(results.ratio(&ours, &[peer])),
+            cell(results.ratio(&cpu::name(Format::Sym4, QUANTIZE, ALL), &[peer])),
         );
     }
     println!();
 }
 
-fn direction(results: &Results, title: &str, f32: &str, bf16: &str, verb: &str, limit: &str) {
+fn direction(results: &Results, title: &str, f32: &str, bf16: &str, verb: &str, limit: &[&str]) {
     println!("## {title}\n");
     println!("| format | f32, 1 thread | all threads | all / 1 | of {verb} | bf16, all threads |");
     println!("| --- | --- | --- | --- | --- | --- |");
@@ -142,7 +126,7 @@ fn direction(results: &Results, title: &str, f32: &str, bf16: &str, verb: &str, 
             "| `{format}` | {} | {} | {} | {} | {} |",
             cell(results.rate(&one)),
             cell(results.rate(&all)),
-            cell(results.ratio(&all, &one)),
+            cell(results.ratio(&all, &[&one])),
             cell(results.ratio(&all, limit)),
             cell(results.rate(&cpu::name(format, bf16, ALL))),
         );

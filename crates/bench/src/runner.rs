@@ -65,8 +65,14 @@ impl Results {
         self.rates.get(name)?.iter().copied().max_by(f64::total_cmp)
     }
 
-    /// One rate over another.
-    pub(crate) fn ratio(&self, name: &str, of: &str) -> Option<f64> {
-        Some(self.rate(name)? / self.rate(of)?)
+    /// One rate over another, or over the highest of several: of each repetition, and of those the median. What memory allows may
+    /// change in the middle of a run, where a machine is shared, so only what was measured within seconds is compared.
+    pub(crate) fn ratio(&self, name: &str, of: &[&str]) -> Option<f64> {
+        let of: Vec<_> = of.iter().filter_map(|of| self.rates.get(*of)).collect();
+        let highest = |at: usize| of.iter().map(|rates| rates[at]).max_by(f64::total_cmp);
+        let ratios = self.rates.get(name)?.iter().enumerate().map(|(at, rate)| Some(rate / highest(at)?));
+        let mut ratios = ratios.collect::<Option<Vec<_>>>()?;
+        ratios.sort_by(f64::total_cmp);
+        ratios.get(ratios.len() / 2).copied()
     }
 }
