@@ -33,17 +33,18 @@ pub(super) trait Decode8 {
     fn scale(bytes: &[u8]) -> Option<f32>;
 }
 
-/// Whether products of `scale` and values up to `largest` are ordinary: no overflow, and where they are rounded to 16
-/// bits, none so small that what the first rounding drops can't be computed.
+/// The scale, if its products with values up to `largest` are ordinary: no overflow, and where they are rounded to 16 bits,
+/// none so small that what the first rounding drops can't be computed.
 #[inline(always)]
-pub(super) fn is_ordinary(scale: f32, largest: f32, dtype: Dtype) -> bool {
-    let magnitude = scale.abs();
+pub(super) fn ordinary(scale: Option<f32>, largest: f32, dtype: Dtype) -> Option<f32> {
+    let magnitude = scale?.abs();
     let normal = magnitude == 0.0 || magnitude >= f32::from_bits((127 - 60) << 23);
-    match dtype {
+    let is_ordinary = match dtype {
         Dtype::F32 => magnitude * largest < f32::INFINITY,
         Dtype::F16 => normal && magnitude * largest < 65_520.0,
         Dtype::BF16 => normal && magnitude * largest < f32::from_bits(INFINITY_BITS - (1 << 15)),
-    }
+    };
+    if is_ordinary { scale } else { None }
 }
 
 /// The bits of value · scale as `dtype`, rounded once, in the low bits of each lane.
@@ -94,12 +95,9 @@ pub(super) fn dequantize4<S: Simd, D: Decode4>(
     for (out, (codes, scales)) in out.chunks_exact_mut(GROUP * width).zip(parts) {
         let mut tables = [[u8x16::splat(simd, 0); 4]; 4];
         for (table, scale) in tables.iter_mut().zip(scales.chunks_exact(D::SCALE_BYTES)) {
-            let Some(scale) = D::scale(scale) else {
+            let Some(scale) = ordinary(D::scale(scale), largest, dtype) else {
                 return n_done;
             };
-            if !is_ordinary(scale, largest, dtype) {
-                return n_done;
-            }
             let words: u8x64<S> = products(values, scale, dtype).bitcast();
             *table = u8x16::load_four_interleaved(simd, &words.to_array());
         }
@@ -189,12 +187,9 @@ pub(super) fn dequantize8<S: Simd, D: Decode8>(
             .zip(out.chunks_exact_mut(D::BLOCK * width))
             .zip(scales.chunks_exact(D::SCALE_BYTES))
         {
-            let Some(scale) = D::scale(scale) else {
+            let Some(scale) = ordinary(D::scale(scale), 128.0, dtype) else {
                 return n_done;
             };
-            if !is_ordinary(scale, 128.0, dtype) {
-                return n_done;
-            }
             if width == 4 {
                 for (&codes, out) in vectors.iter().zip(out.chunks_exact_mut(64)) {
                     let bits = products(codes.to_float(), scale, dtype);

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use fearless_simd::Level;
 
+use super::figures::stretches;
 use super::{ErrorFigures, Mismatch, STRETCH, StretchFigures};
 use crate::cpu;
 use crate::dtype::{Dtype, Weights};
@@ -12,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::{Format, FormatInfo, ScaleType};
 use crate::quant::BlockFault;
 use crate::reference;
-use crate::simd::{self, Stores};
+use crate::simd::Stores;
 use crate::threads;
 
 /// Elements that a thread reads at a time to check them.
@@ -68,7 +69,7 @@ impl Checker<'_> {
             None => {
                 let mut values = Vec::with_capacity(weights.len());
                 self.check_blocks(weights, first_elem, codes, scales, &mut values)?;
-                stretches(&widened(weights), &values).collect()
+                stretches(weights, &values).collect()
             }
         };
         #[expect(clippy::single_range_in_vec_init, reason = "one run of blocks")]
@@ -159,7 +160,7 @@ impl Checker<'_> {
             self.check_blocks(weights, range.start * block, codes, scales, &mut values)?;
             start = end;
         }
-        Ok(stretches(&widened(weights), &values).collect())
+        Ok(stretches(weights, &values).collect())
     }
 
     /// The first block and the elements of a run that holds all runs of a part, if it is worth reading as a whole.
@@ -267,15 +268,6 @@ fn nth_block(runs: &[Range<u64>], mut n: u64) -> u64 {
     n
 }
 
-/// The figures of one stretch after another.
-fn stretches(weights: &[f32], values: &[f32]) -> impl Iterator<Item = StretchFigures> {
-    let level = Level::new();
-    weights
-        .chunks(STRETCH)
-        .zip(values.chunks(STRETCH))
-        .map(move |(weights, values)| simd::figures(level, weights, values))
-}
-
 thread_local! {
     static SCRATCH: Cell<Scratch> = const { Cell::new(Scratch::EMPTY) };
     static ROOM: RefCell<Room> = const { RefCell::new(Room::EMPTY) };
@@ -307,12 +299,11 @@ impl Scratch {
 struct Room {
     codes: Vec<u8>,
     scales: Vec<u8>,
-    wide: Vec<f32>,
     values: Vec<f32>,
 }
 
 impl Room {
-    const EMPTY: Self = Self { codes: Vec::new(), scales: Vec::new(), wide: Vec::new(), values: Vec::new() };
+    const EMPTY: Self = Self { codes: Vec::new(), scales: Vec::new(), values: Vec::new() };
 }
 
 /// The blocks' figures, if all bytes are what the CPU path makes of the weights: it gives what the reference does.
@@ -323,7 +314,6 @@ fn figures_if_right(format: Format, weights: Weights<'_>, codes: &[u8], scales: 
         let n_at_once = weights.len().min(STRETCH);
         room.codes.resize(info.codes_at(n_at_once), 0);
         room.scales.resize(info.scales_at(n_at_once), 0);
-        room.wide.resize(n_at_once, 0.0);
         room.values.resize(n_at_once, 0.0);
         for start in (0..weights.len()).step_by(STRETCH) {
             let end = weights.len().min(start + STRETCH);
@@ -339,25 +329,10 @@ fn figures_if_right(format: Format, weights: Weights<'_>, codes: &[u8], scales: 
             let values = &mut room.values[..weights.len()];
             let bytes = bytemuck::cast_slice_mut(values);
             cpu::dequantize_part(level, format, (codes, scales), 0, Dtype::F32, Stores::Cached, bytes).ok()?;
-            let weights = match (weights.dtype(), bytemuck::try_cast_slice(weights.bytes())) {
-                (Dtype::F32, Ok(values)) => values,
-                _ => {
-                    let wide = &mut room.wide[..weights.len()];
-                    weights.widen_into(wide);
-                    wide
-                }
-            };
-            figures.push(simd::figures(level, weights, values));
+            figures.push(StretchFigures::of(level, weights, values));
         }
         Some(figures)
     })
-}
-
-/// The weights as `f32`.
-fn widened(weights: Weights<'_>) -> Vec<f32> {
-    let mut values = vec![0.0; weights.len()];
-    weights.widen_into(&mut values);
-    values
 }
 
 /// The first element of a block that two runs of codes decode to different values: where it stands in the bytes is up to

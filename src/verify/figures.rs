@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use fearless_simd::Level;
 
-use crate::dtype::Weights;
+use crate::dtype::{Dtype, Weights};
 use crate::simd;
 
 /// How far dequantized values are from the originals, over the elements that were looked at. Means are right to six digits, and
@@ -69,12 +69,8 @@ impl ErrorFigures {
 
     /// Adds whole blocks of so many elements, given their weights and the values that they come back as; the first has this number.
     pub(crate) fn add_values(&mut self, (first_block, block): (u64, usize), weights: Weights<'_>, values: &[f32]) {
-        let (mut wide, level) = ([0.0; STRETCH], Level::new());
-        for (start, values) in (0..).step_by(STRETCH).zip(values.chunks(STRETCH)) {
-            let wide = &mut wide[..values.len()];
-            weights.slice(start..start + values.len()).widen_into(wide);
-            let figures = simd::figures(level, wide, values);
-            self.add(first_block + (start / block) as u64 + figures.worst_block(block), &figures);
+        for (start, figures) in (0..).step_by(STRETCH).zip(stretches(weights, values)) {
+            self.add(first_block + start / block as u64 + figures.worst_block(block), &figures);
         }
     }
 
@@ -118,7 +114,27 @@ pub(crate) struct StretchFigures {
     squared: f64,
 }
 
+/// The figures of one stretch after another.
+pub(crate) fn stretches<'a>(weights: Weights<'a>, values: &'a [f32]) -> impl Iterator<Item = StretchFigures> + 'a {
+    let level = Level::new();
+    (0..)
+        .step_by(STRETCH)
+        .zip(values.chunks(STRETCH))
+        .map(move |(start, values)| StretchFigures::of(level, weights.slice(start..start + values.len()), values))
+}
+
 impl StretchFigures {
+    /// Of at most a stretch.
+    pub(crate) fn of(level: Level, weights: Weights<'_>, values: &[f32]) -> Self {
+        if let (Dtype::F32, Ok(weights)) = (weights.dtype(), bytemuck::try_cast_slice(weights.bytes())) {
+            return simd::figures(level, weights, values);
+        }
+        let mut wide = [0.0; STRETCH];
+        let wide = &mut wide[..values.len()];
+        weights.widen_into(wide);
+        simd::figures(level, wide, values)
+    }
+
     /// Sums are to six digits, and always taken in the same order: this one.
     pub(crate) fn new(weights: &[f32], values: &[f32]) -> Self {
         let (mut max, mut worst) = (0.0_f32, 0);

@@ -7,7 +7,7 @@ use std::arch::x86_64::{
 
 use fearless_simd::{i32x8, kernel, prelude::*};
 
-use super::super::decode::{Decode4, Decode8, is_ordinary};
+use super::super::decode::{Decode4, Decode8, ordinary};
 use super::memory::Store;
 use super::{F32x8, Token, U8x32, U32x8};
 use crate::dtype::Dtype;
@@ -67,12 +67,9 @@ pub(in crate::simd) fn dequantize4<'a, D: Decode4>(
     let parts = codes.chunks_exact(n / 2).zip(scales.chunks_exact(D::SCALE_BYTES));
     let mut n_done = 0;
     for (out, (codes, scale)) in out.chunks_exact_mut(4 * n).zip(parts) {
-        let Some(scale) = D::scale(scale) else {
+        let Some(scale) = ordinary(D::scale(scale), largest, Dtype::F32) else {
             return n_done;
         };
-        if !is_ordinary(scale, largest, Dtype::F32) {
-            return n_done;
-        }
         let (low, high) = (low * scale, high * scale);
         if D::LAYOUT == Layout::EvenHigh {
             if let Some(invalid) = D::INVALID {
@@ -111,12 +108,9 @@ pub(in crate::simd) fn dequantize8<'a, D: Decode8>(
     let parts = codes.chunks_exact(D::BLOCK).zip(scales.chunks_exact(D::SCALE_BYTES));
     let mut n_done = 0;
     for (out, (codes, scale)) in out.chunks_exact_mut(4 * D::BLOCK).zip(parts) {
-        let Some(scale) = D::scale(scale) else {
+        let Some(scale) = ordinary(D::scale(scale), 128.0, Dtype::F32) else {
             return n_done;
         };
-        if !is_ordinary(scale, 128.0, Dtype::F32) {
-            return n_done;
-        }
         if let Some(invalid) = D::INVALID {
             for codes in codes.chunks_exact(32) {
                 if U8x32::from_slice(avx2, codes).simd_eq(invalid).any_true() {
