@@ -3,23 +3,38 @@
 
 const SERIAL_WG: u32 = 64u;
 
-// The value of the code that stands `at` bits above the lowest of `word`, by bisection: an index of its own for each
-// invocation would put the table into memory.
-fn pick(table: array<u32, 16>, word: u32, at: u32) -> u32 {
-    let t = table;
+// Values of 16 bits whose negatives aren't in the table: two share a word, which halves what is selected.
+const PAIRED: bool = OUT_PER_WORD == 2u && !MIRRORED;
+
+struct Table {
+    low: array<u32, 8>, // of codes 0 to 7, or of all in pairs, the even one low
+    high: array<u32, 8>, // of codes 8 to 15, unless they are negatives or `low` has them
+}
+
+// The entry whose number stands in the three bits of `word` from `at` on, by bisection: an index of its own for each
+// invocation would put the entries into memory.
+fn entry(entries: array<u32, 8>, word: u32, at: u32) -> u32 {
+    let t = entries;
     let b0 = (word & (1u << at)) != 0u;
     let b1 = (word & (2u << at)) != 0u;
     let b2 = (word & (4u << at)) != 0u;
+    let low = select(select(t[0], t[1], b0), select(t[2], t[3], b0), b1);
+    let high = select(select(t[4], t[5], b0), select(t[6], t[7], b0), b1);
+    return select(low, high, b2);
+}
+
+// The value of the code that stands `at` bits above the lowest of `word`.
+fn pick(table: Table, word: u32, at: u32) -> u32 {
+    if PAIRED {
+        let pair = entry(table.low, word, at + 1u);
+        return select(pair & 0xffffu, pair >> 16u, (word & (1u << at)) != 0u);
+    }
+    let low = entry(table.low, word, at);
     let b3 = bitcast<i32>(word << (28u - at)) < 0;
-    let q0 = select(select(t[0], t[1], b0), select(t[2], t[3], b0), b1);
-    let q1 = select(select(t[4], t[5], b0), select(t[6], t[7], b0), b1);
-    let low = select(q0, q1, b2);
     if MIRRORED {
         return select(low, low ^ OUT_SIGN, b3);
     }
-    let q2 = select(select(t[8], t[9], b0), select(t[10], t[11], b0), b1);
-    let q3 = select(select(t[12], t[13], b0), select(t[14], t[15], b0), b1);
-    return select(low, select(q2, q3, b2), b3);
+    return select(low, entry(table.high, word, at), b3);
 }
 
 @compute @workgroup_size(SERIAL_WG)
@@ -41,20 +56,25 @@ fn dequantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
         suspect = suspect || has_invalid(four.x) || has_invalid(four.y) || has_invalid(four.z) || has_invalid(four.w);
     }
 
-    var table: array<u32, 16>;
+    var table: Table;
     if BITS == 4u {
-        for (var code = 0u; code < 16u; code++) { // unrolled
-            if !MIRRORED || code < 8u {
-                table[code] = decode(scale, code);
+        for (var i = 0u; i < 8u; i++) { // unrolled
+            if PAIRED {
+                table.low[i] = decode(scale, 2u * i) | (decode(scale, 2u * i + 1u) << 16u);
+            } else {
+                table.low[i] = decode(scale, i);
+                if !MIRRORED {
+                    table.high[i] = decode(scale, 8u + i);
+                }
             }
         }
     }
 
-    for (var v = 0u; v < OUT_WORDS / 4u; v++) { // unrolled
-        var four: vec4<u32>;
-        for (var i = 0u; i < 4u; i++) { // unrolled
+    for (var v = 0u; v < OUT_WORDS / 8u; v++) { // unrolled
+        var eight: array<u32, 8>;
+        for (var i = 0u; i < 8u; i++) { // unrolled
             for (var part = 0u; part < OUT_PER_WORD; part++) { // unrolled
-                let e = (4u * v + i) * OUT_PER_WORD + part;
+                let e = (8u * v + i) * OUT_PER_WORD + part;
                 let slot = slot_of(e);
                 let at = slot % CODES_PER_WORD * BITS;
                 var value: u32;
@@ -63,10 +83,10 @@ fn dequantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num
                 } else {
                     value = decode(scale, (words[slot / CODES_PER_WORD] >> at) & CODE_MASK);
                 }
-                four[i] |= value << (16u * part);
+                eight[i] |= value << (16u * part);
             }
         }
-        store4(block * (OUT_WORDS / 4u) + v, four);
+        store8(block * (OUT_WORDS / 8u) + v, eight);
     }
 
     // Software adapters go through this once for every block, with nothing to do: no load, and no `decode` of a code that

@@ -174,8 +174,8 @@ fn an_error_of_the_apps_own_reaches_its_handler() {
 
 #[test]
 fn any_run_of_elements_is_dequantized_and_nothing_around_it_is_written() {
-    for name in common::adapter_names() {
-        let app = App::plain(&name);
+    for app in common::adapter_names().iter().flat_map(|name| [App::plain(name), App::full(name)]) {
+        let name = app.gpu.device().adapter_info().backend;
         for &format in Format::ALL {
             let (n, block) = (length(format), format.info().block);
             let packed = on_cpu(format, Dtype::F32, &weights(n, Dtype::F32));
@@ -183,10 +183,20 @@ fn any_run_of_elements_is_dequantized_and_nothing_around_it_is_written() {
             assert!(pollster::block_on(app.gpu.download(&on_device)).expect("valid") == packed, "{format}: round trip");
             for dtype in Dtype::ALL {
                 let (values, width) = (dequantize(&packed, dtype).expect("in range"), dtype.n_bytes());
-                let runs =
-                    [0..n, 0..1, block..3 * block, block..n, 5..5, 3..4, 7..block + 2, 3 * block + 1..n, n - 1..n];
-                for (i, run) in runs.into_iter().enumerate() {
-                    let offset = [0, 16, 4, 300][i % 4];
+                // Whole blocks at every place that has a kernel of its own, and blocks that are cut.
+                let runs = [
+                    (0..n, 0),
+                    (block..n, 16),
+                    (block..3 * block, 32),
+                    (0..n, 300),
+                    (0..1, 16),
+                    (5..5, 0),
+                    (3..4, 4),
+                    (7..block + 2, 4),
+                    (3 * block + 1..n, 16),
+                    (n - 1..n, 300),
+                ];
+                for (run, offset) in runs {
                     let to = app.buffer(&vec![SENTINEL; (run.len() * width).next_multiple_of(4)], offset, 24);
                     let mut encoder = app.encoder();
                     let elems = run.start as u64..run.end as u64;

@@ -1,7 +1,7 @@
 // What dequantize_serial reads and writes, by 64-bit integers: a software adapter takes as long for one as for a word.
 
 @group(0) @binding(1) var<storage, read> codes: array<vec2<u64>>; // (n_blocks, WORDS / 4)
-@group(0) @binding(3) var<storage, read_write> values: array<vec2<u64>>; // (n_blocks, OUT_WORDS / 4)
+@group(0) @binding(3) var<storage, read_write> values: array<vec4<u64>>; // (n_blocks, OUT_WORDS / 8)
 
 // Words 4·i .. 4·i+3 of the codes.
 fn codes4(i: u32) -> vec4<u32> {
@@ -9,8 +9,15 @@ fn codes4(i: u32) -> vec4<u32> {
     return vec4<u32>(u32(pairs.x), u32(pairs.x >> 32u), u32(pairs.y), u32(pairs.y >> 32u));
 }
 
-// Words 4·i .. 4·i+3 of the values.
-fn store4(i: u32, four: vec4<u32>) {
-    values[params.values_at / 4u + i] =
-        vec2<u64>(u64(four.x) | (u64(four.y) << 32u), u64(four.z) | (u64(four.w) << 32u));
+fn pair(low: u32, high: u32) -> u64 {
+    // 32, but a compiler can't know it: LLVM would otherwise put each lane's words together by itself, three instructions in
+    // place of one.
+    let half = 32u + (params.n_blocks >> 31u);
+    return u64(low) | (u64(high) << half);
+}
+
+// Words 8·i .. 8·i+7 of the values: the driver takes vectors apart, but tests and bounds are by vectors.
+fn store8(i: u32, eight: array<u32, 8>) {
+    let w = eight;
+    values[params.values_at / 8u + i] = vec4<u64>(pair(w[0], w[1]), pair(w[2], w[3]), pair(w[4], w[5]), pair(w[6], w[7]));
 }

@@ -8,7 +8,10 @@ fn codes4(i: u32) -> vec4<u32> {
     return codes[params.codes_at / 4u + i];
 }
 
-// Words 4·i .. 4·i+3 of the values.
-fn store4(i: u32, four: vec4<u32>) {
-    values[params.values_at / 4u + i] = four;
+// Words 8·i .. 8·i+7 of the values.
+fn store8(i: u32, eight: array<u32, 8>) {
+    let w = eight;
+    let at = params.values_at / 4u + 2u * i;
+    values[at] = vec4<u32>(w[0], w[1], w[2], w[3]);
+    values[at + 1u] = vec4<u32>(w[4], w[5], w[6], w[7]);
 }

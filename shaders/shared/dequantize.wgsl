@@ -4,7 +4,8 @@
 struct Params {
     n_elems: u32,
     n_blocks: u32,
-    // Where things begin in what is bound, in words; a multiple of 4 where vectors are loaded or stored.
+    // Where things begin in what is bound, in words; a multiple of 4 where vectors are loaded or stored, of 8 where
+    // values are stored in pairs.
     values_at: u32,
     codes_at: u32,
     scales_at: u32,

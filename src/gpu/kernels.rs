@@ -52,7 +52,8 @@ pub enum Access {
     /// At multiples of 16 bytes, with room for whole blocks.
     Vectors,
     /// The same by 64-bit integers, for software adapters: they load and store one element after the other, and a pair of words
-    /// takes as long as one. Only [`Shape::Serial`] has such kernels, and [`Kernel::needs`] says what a device needs for them.
+    /// takes as long as one. Values are put at multiples of 32 bytes. Only [`Shape::Serial`] has such kernels, and
+    /// [`Kernel::needs`] says what a device needs for them.
     Pairs,
     /// At any multiple of 4 bytes. Weights need no room past the last one. Dequantizing works on any run of elements, blocks
     /// cut included, in one kernel that stands under the shape [`Shape::Serial`].

@@ -62,7 +62,7 @@ impl Gpu {
     }
 
     /// Records the dequantization of all of `packed` into `values`, which may be at any multiple of 4 bytes; one that is a
-    /// multiple of 16 is fastest. Nothing is written past the last value. The buffer needs `STORAGE` usage.
+    /// multiple of 32 is fastest. Nothing is written past the last value. The buffer needs `STORAGE` usage.
     ///
     /// # Errors
     /// As [`Self::record_dequantize_range`].
@@ -106,7 +106,10 @@ impl Gpu {
         let rest = Part { first: elems.start + whole.n_elems, n_elems: n_elems - whole.n_elems };
         for (part, in_vectors) in [(whole, true), (rest, false)] {
             if part.n_elems > 0 {
-                let kernel = self.kernel_for(packed, Direction::Dequantize, dtype, in_vectors);
+                let mut kernel = self.kernel_for(packed, Direction::Dequantize, dtype, in_vectors);
+                if kernel.access == Access::Pairs && !values.offset.is_multiple_of(32) {
+                    kernel.access = Access::Vectors;
+                }
                 self.record(encoder, kernel, packed, &part, &values).await?;
                 values.offset += part.n_elems * width;
             }

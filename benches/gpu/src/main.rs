@@ -122,9 +122,6 @@ fn one(gpu: &Gpu, kernel: Kernel, args: &Args) -> Result<f64> {
         }
     }
     subjects.extend(copies(kernel, n_blocks));
-    if kernel.access == Access::Pairs {
-        subjects.push(copy_in_pairs(kernel, n_blocks));
-    }
     let params = Params { n_elems, n_blocks, ..Params::default() };
     let inputs = data::inputs(kernel, n_elems as usize)?;
     let timings = measure::time_all(gpu, kernel, params, &inputs, &subjects, args.n_rounds)?;
@@ -152,43 +149,38 @@ fn one(gpu: &Gpu, kernel: Kernel, args: &Args) -> Result<f64> {
     Ok(timings[0].best())
 }
 
-/// What the table calls [`copy_in_pairs`].
+/// What the table calls the copy kernel by 64-bit integers.
 const IN_PAIRS: &str = "copy by 64-bit integers, a block an invocation";
 
-/// The first of [`copies`] by 64-bit integers, as software adapters do it fastest.
-fn copy_in_pairs(kernel: Kernel, n_blocks: u32) -> Subject {
-    let [by_block, _] = copies(kernel, n_blocks);
-    let mut source = by_block.source;
-    for (words, pairs) in [
-        ("vec4<u32>(scale)", "vec2<u64>(u64(scale))"),
-        ("vec4<u32>(0u)", "vec2<u64>()"),
-        ("all.x ^ all.y ^ all.z ^ all.w", "u32(all.x ^ all.y)"),
-        ("vec4<u32>", "vec2<u64>"),
-    ] {
-        source = source.replace(words, pairs);
-    }
-    Subject { name: IN_PAIRS.to_owned(), source, ..by_block }
-}
-
-/// Two kernels that only move the bytes: one block an invocation, and neighbours on neighbouring addresses.
-fn copies(kernel: Kernel, n_blocks: u32) -> [Subject; 2] {
+/// Kernels that only move the bytes: one block an invocation, neighbours on neighbouring addresses and, where `kernel` goes by
+/// 64-bit integers, the first of them like that.
+fn copies(kernel: Kernel, n_blocks: u32) -> Vec<Subject> {
     let (input, output) = (kernel.input_block_bytes()[0] / 16, kernel.output_block_bytes()[0] / 16);
     let sizes = format!("const IN_VECS: u32 = {input}u;\nconst OUT_VECS: u32 = {output}u;\n");
-    let (by_block, wide) = match kernel.direction {
-        Direction::Quantize => {
-            (include_str!("../shaders/copy_quantize.wgsl"), include_str!("../shaders/copy_quantize_wide.wgsl"))
-        }
-        Direction::Dequantize => {
-            (include_str!("../shaders/copy_dequantize.wgsl"), include_str!("../shaders/copy_dequantize_wide.wgsl"))
-        }
+    let [by_block, wide, in_pairs] = match kernel.direction {
+        Direction::Quantize => [
+            include_str!("../shaders/copy_quantize.wgsl"),
+            include_str!("../shaders/copy_quantize_wide.wgsl"),
+            include_str!("../shaders/copy_quantize_pairs.wgsl"),
+        ],
+        Direction::Dequantize => [
+            include_str!("../shaders/copy_dequantize.wgsl"),
+            include_str!("../shaders/copy_dequantize_wide.wgsl"),
+            include_str!("../shaders/copy_dequantize_pairs.wgsl"),
+        ],
     };
-    [("copy, a block an invocation", by_block), ("copy, neighbouring addresses", wide)].map(|(name, text)| Subject {
+    let mut texts = vec![("copy, a block an invocation", by_block), ("copy, neighbouring addresses", wide)];
+    if kernel.access == Access::Pairs {
+        texts.push((IN_PAIRS, in_pairs));
+    }
+    let subject = |(name, text): (&str, &str)| Subject {
         name: name.to_owned(),
         source: format!("{sizes}{text}"),
         entry_point: "main".to_owned(),
         n_workgroups: n_blocks.div_ceil(64),
         exact: false,
-    })
+    };
+    texts.into_iter().map(subject).collect()
 }
 
 /// The adapters asked for, with timestamps and subgroups where they have them.

@@ -1,0 +1,26 @@
+// copy_quantize.wgsl by 64-bit integers, as software adapters do it fastest.
+
+struct Params { n_elems: u32, n_blocks: u32, _pad0: u32, _pad1: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> weights: array<vec2<u64>>;
+@group(0) @binding(2) var<storage, read_write> codes: array<vec2<u64>>;
+@group(0) @binding(3) var<storage, read_write> scales: array<u32>;
+@group(0) @binding(4) var<storage, read_write> status: array<u32>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) n_wg: vec3<u32>) {
+    let block = gid.x + gid.y * n_wg.x * 64u;
+    if block >= params.n_blocks {
+        return;
+    }
+    var all = vec2<u64>();
+    for (var v = 0u; v < OUT_VECS; v++) {
+        var some = vec2<u64>();
+        for (var i = 0u; i < IN_VECS / OUT_VECS; i++) {
+            some ^= weights[block * IN_VECS + v * (IN_VECS / OUT_VECS) + i];
+        }
+        codes[block * OUT_VECS + v] = some;
+        all ^= some;
+    }
+    scales[block] = u32(all.x ^ all.y);
+}
