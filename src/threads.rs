@@ -33,7 +33,6 @@ mod native {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-    use rayon::prelude::*;
     use rayon::{ThreadPool, ThreadPoolBuilder};
 
     /// What a worker's stack takes. Little: it counts as address space, which may be limited, once for each core.
@@ -50,26 +49,21 @@ mod native {
 
     /// How many threads share work: all cores, or the threads of the rayon pool that this is called in.
     pub(crate) fn count() -> usize {
-        match &*POOL {
-            _ if rayon::current_thread_index().is_some() => rayon::current_num_threads(),
-            Some(pool) => pool.current_num_threads(),
-            None => 1,
+        if rayon::current_thread_index().is_some() {
+            return rayon::current_num_threads();
         }
+        POOL.as_ref().map_or(1, ThreadPool::current_num_threads)
     }
 
     /// What `work` makes of each part, in order: on all cores, or on the threads of the rayon pool that this is called in.
     ///
     /// The caller's thread is one of those that work, as waking another takes as long as some ten thousand weights.
     pub(crate) fn map<T: Send, R: Send>(parts: Vec<T>, work: impl Fn(T) -> R + Send + Sync) -> Vec<R> {
-        if parts.len() < 2 {
+        // Asking how many threads there are starts them.
+        if parts.len() < 2 || count() < 2 {
             return parts.into_iter().map(work).collect();
         }
-        let pool = match &*POOL {
-            _ if rayon::current_thread_index().is_some() => return parts.into_par_iter().map(work).collect(),
-            Some(pool) => pool,
-            None => return parts.into_iter().map(work).collect(),
-        };
-        let n_others = pool.current_num_threads().min(parts.len()) - 1;
+        let n_others = count().min(parts.len()) - 1;
         let mut results: Vec<_> = parts.iter().map(|_| None).collect();
         let left = Mutex::new(parts.into_iter().zip(&mut results));
         let n_ended = AtomicUsize::new(0);
@@ -78,7 +72,7 @@ mod native {
                 *result = Some(work(part));
             }
         };
-        pool.in_place_scope(|scope| {
+        in_scope(|scope| {
             for _ in 0..n_others {
                 scope.spawn(|_| {
                     work_off();
@@ -97,6 +91,17 @@ mod native {
         drop(left);
         // All are there: a panic of one has gone on from the scope.
         results.into_iter().flatten().collect()
+    }
+
+    /// A scope of the pool that this is called in, else of our own. Where there is none, nothing may be spawned.
+    fn in_scope<'scope, R>(work: impl FnOnce(&rayon::Scope<'scope>) -> R) -> R {
+        if rayon::current_thread_index().is_some() {
+            return rayon::in_place_scope(work);
+        }
+        match &*POOL {
+            Some(pool) => pool.in_place_scope(work),
+            None => rayon::in_place_scope(work),
+        }
     }
 
     /// Runs `other` on another thread while `here` runs on this one; where there is no other thread, one after the other.
