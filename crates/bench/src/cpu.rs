@@ -18,11 +18,16 @@ pub(crate) fn name(format: Format, direction: &str, threads: &str) -> String {
 }
 
 pub(crate) const QUANTIZE: &str = "quantize f32";
+/// The same few weights over and over, by each thread for itself: what memory doesn't bind.
+pub(crate) const QUANTIZE_CACHED: &str = "quantize f32 in cores' caches";
 pub(crate) const QUANTIZE_BF16: &str = "quantize bf16";
 pub(crate) const DEQUANTIZE: &str = "dequantize to f32";
 pub(crate) const DEQUANTIZE_BF16: &str = "dequantize to bf16";
 pub(crate) const ONE: &str = "1 thread";
 pub(crate) const ALL: &str = "all threads";
+
+/// Weights that a core's cache holds together with their codes, and that one thread does.
+const IN_CACHE: usize = 1 << 15;
 
 /// Formats with a kernel of their own: nested scales are another step on the same codes.
 pub(crate) fn formats() -> impl Iterator<Item = Format> {
@@ -55,6 +60,17 @@ pub(crate) fn add<'a>(runner: &mut Runner<'a>, weights: &'a [f32], out: &Out) {
                     Ok(())
                 });
             }
+            let few = &weights[..IN_CACHE.min(n_elems)];
+            let n_threads = pool.current_num_threads();
+            let n_calls = n_elems.div_ceil(few.len() * n_threads);
+            let shared = pool.clone();
+            runner.add(name(format, QUANTIZE_CACHED, threads), n_calls * n_threads * few.len(), move || {
+                let each = |_: rayon::BroadcastContext<'_>| {
+                    let (mut codes, mut scales) = packed(format, few.len());
+                    (0..n_calls).try_for_each(|_| wgquant::quantize_to_slices(format, few, &mut codes, &mut scales))
+                };
+                Ok(shared.broadcast(each).into_iter().collect::<Result<_, _>>()?)
+            });
             for (direction, dtype) in [(DEQUANTIZE, Dtype::F32), (DEQUANTIZE_BF16, Dtype::BF16)] {
                 let (pool, parts, out) = (pool.clone(), parts.clone(), out.clone());
                 runner.add(name(format, direction, threads), n_elems, move || {

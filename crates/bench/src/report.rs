@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use wgquant::Format;
 
-use crate::cpu::{self, ALL, DEQUANTIZE, DEQUANTIZE_BF16, ONE, QUANTIZE, QUANTIZE_BF16};
+use crate::cpu::{self, ALL, DEQUANTIZE, DEQUANTIZE_BF16, ONE, QUANTIZE, QUANTIZE_BF16, QUANTIZE_CACHED};
 use crate::runner::Results;
 use crate::{candle, limits, peers};
 
@@ -72,6 +72,11 @@ pub(crate) fn ratios(machine: &str, results: &Results, path: &Path) -> Result<()
             line(&format!("CPU, {direction}: all threads to one, of {verb}'s own"), format.name(), own);
         }
     }
+    for format in cpu::formats() {
+        let [one, all] = [ONE, ALL].map(|threads| cpu::name(format, QUANTIZE_CACHED, threads));
+        let ratio = results.ratio(&all, &[&one]);
+        line(&format!("CPU, {QUANTIZE_CACHED}: all threads to one"), format.name(), ratio);
+    }
     for (format, peer) in peers() {
         let ours = cpu::name(format, QUANTIZE, ALL);
         let name = peer.split([':', ' ']).next().unwrap_or(peer);
@@ -100,6 +105,15 @@ pub(crate) fn tables(results: &Results) {
 
     direction(results, "CPU: quantize", QUANTIZE, QUANTIZE_BF16, "reading", &[limits::READ]);
     direction(results, "CPU: dequantize", DEQUANTIZE, DEQUANTIZE_BF16, "writing", limits::WRITING);
+
+    println!("## CPU: {QUANTIZE_CACHED}\n");
+    println!("| format | 1 thread | all threads | all / 1 |\n| --- | --- | --- | --- |");
+    for format in cpu::formats() {
+        let [one, all] = [ONE, ALL].map(|threads| cpu::name(format, QUANTIZE_CACHED, threads));
+        let (rates, ratio) = ([&one, &all].map(|name| cell(results.rate(name))), cell(results.ratio(&all, &[&one])));
+        println!("| `{format}` | {} | {} | {ratio} |", rates[0], rates[1]);
+    }
+    println!();
 
     println!("## Peers, all threads\n");
     println!("| peer | rate | ours, same bytes | times | sym4, times |\n| --- | --- | --- | --- | --- |");
