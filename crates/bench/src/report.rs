@@ -73,8 +73,8 @@ pub(crate) fn ratios(machine: &str, results: &Results, path: &Path) -> Result<()
         }
     }
     for format in cpu::formats() {
-        let [one, all] = [ONE, ALL].map(|threads| cpu::name(format, QUANTIZE_CACHED, threads));
-        let ratio = results.ratio(&all, &[&one]);
+        let [one, all] = cached(results, format);
+        let ratio = one.zip(all).map(|(one, all)| all / one);
         line(&format!("CPU, {QUANTIZE_CACHED}: all threads to one"), format.name(), ratio);
     }
     for (format, peer) in peers() {
@@ -84,6 +84,11 @@ pub(crate) fn ratios(machine: &str, results: &Results, path: &Path) -> Result<()
     }
     OpenOptions::new().append(true).create(true).open(path)?.write_all(lines.as_bytes())?;
     Ok(())
+}
+
+/// Rates in cores' caches, of one thread and of all. There nothing is shared, so that of each the fastest repetition counts.
+fn cached(results: &Results, format: Format) -> [Option<f64>; 2] {
+    [ONE, ALL].map(|threads| results.rate(&cpu::name(format, QUANTIZE_CACHED, threads)))
 }
 
 /// Peers, and the format whose bytes they make.
@@ -109,9 +114,9 @@ pub(crate) fn tables(results: &Results) {
     println!("## CPU: {QUANTIZE_CACHED}\n");
     println!("| format | 1 thread | all threads | all / 1 |\n| --- | --- | --- | --- |");
     for format in cpu::formats() {
-        let [one, all] = [ONE, ALL].map(|threads| cpu::name(format, QUANTIZE_CACHED, threads));
-        let (rates, ratio) = ([&one, &all].map(|name| cell(results.rate(name))), cell(results.ratio(&all, &[&one])));
-        println!("| `{format}` | {} | {} | {ratio} |", rates[0], rates[1]);
+        let [one, all] = cached(results, format);
+        let ratio = one.zip(all).map(|(one, all)| all / one);
+        println!("| `{format}` | {} | {} | {} |", cell(one), cell(all), cell(ratio));
     }
     println!();
 
