@@ -9,7 +9,7 @@ use anyhow::Result;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use wgquant::{Dtype, Format, Weights};
 
-use crate::limits::Out;
+use crate::limits::{self, Out};
 use crate::runner::Runner;
 
 /// The name of a measurement.
@@ -48,10 +48,11 @@ fn packed(format: Format, n_elems: usize) -> (Vec<u8>, Vec<u8>) {
 pub(crate) fn add<'a>(runner: &mut Runner<'a>, weights: &'a [f32], out: &Out) {
     let n_elems = weights.len();
     let halves: Rc<[half::bf16]> = weights.iter().map(|&x| half::bf16::from_f32(x)).collect();
-    for (threads, pool) in [(ONE, pool(1)), (ALL, pool(0))] {
-        for format in formats() {
-            let parts = Rc::new(RefCell::new(packed(format, n_elems)));
-            for (direction, dtype) in [(QUANTIZE, Dtype::F32), (QUANTIZE_BF16, Dtype::BF16)] {
+    let pools = [(ONE, pool(1)), (ALL, pool(0))];
+    for format in formats() {
+        let parts = Rc::new(RefCell::new(packed(format, n_elems)));
+        for (direction, dtype) in [(QUANTIZE, Dtype::F32), (QUANTIZE_BF16, Dtype::BF16)] {
+            for (threads, pool) in &pools {
                 let (pool, parts, halves) = (pool.clone(), parts.clone(), halves.clone());
                 runner.add(name(format, direction, threads), n_elems, move || {
                     let weights = if dtype == Dtype::F32 { Weights::from(weights) } else { Weights::from(&*halves) };
@@ -59,19 +60,23 @@ pub(crate) fn add<'a>(runner: &mut Runner<'a>, weights: &'a [f32], out: &Out) {
                     pool.install(|| wgquant::quantize_to_slices(format, weights, codes, scales))?;
                     Ok(())
                 });
+                runner.beside(&[limits::READ]);
             }
-            let few = &weights[..IN_CACHE.min(n_elems)];
-            let n_threads = pool.current_num_threads();
+        }
+        let few = &weights[..IN_CACHE.min(n_elems)];
+        for (threads, pool) in &pools {
+            let (pool, n_threads) = (pool.clone(), pool.current_num_threads());
             let n_calls = n_elems.div_ceil(few.len() * n_threads);
-            let shared = pool.clone();
             runner.add(name(format, QUANTIZE_CACHED, threads), n_calls * n_threads * few.len(), move || {
                 let each = |_: rayon::BroadcastContext<'_>| {
                     let (mut codes, mut scales) = packed(format, few.len());
                     (0..n_calls).try_for_each(|_| wgquant::quantize_to_slices(format, few, &mut codes, &mut scales))
                 };
-                Ok(shared.broadcast(each).into_iter().collect::<Result<_, _>>()?)
+                Ok(pool.broadcast(each).into_iter().collect::<Result<_, _>>()?)
             });
-            for (direction, dtype) in [(DEQUANTIZE, Dtype::F32), (DEQUANTIZE_BF16, Dtype::BF16)] {
+        }
+        for (direction, dtype) in [(DEQUANTIZE, Dtype::F32), (DEQUANTIZE_BF16, Dtype::BF16)] {
+            for (threads, pool) in &pools {
                 let (pool, parts, out) = (pool.clone(), parts.clone(), out.clone());
                 runner.add(name(format, direction, threads), n_elems, move || {
                     let (codes, scales) = &*parts.borrow();
@@ -80,6 +85,7 @@ pub(crate) fn add<'a>(runner: &mut Runner<'a>, weights: &'a [f32], out: &Out) {
                     black_box(out);
                     Ok(())
                 });
+                runner.beside(limits::WRITING);
             }
         }
     }

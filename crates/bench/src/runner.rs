@@ -9,6 +9,8 @@ use anyhow::Result;
 struct Row<'a> {
     name: String,
     n_elems: usize,
+    /// Rows that are measured again just before it: what memory allows changes within seconds, where a machine is shared.
+    beside: &'static [&'static str],
     run: Box<dyn FnMut() -> Result<Duration> + 'a>,
 }
 
@@ -26,7 +28,14 @@ impl<'a> Runner<'a> {
         n_elems: usize,
         run: impl FnMut() -> Result<Duration> + 'a,
     ) {
-        self.rows.push(Row { name: name.into(), n_elems, run: Box::new(run) });
+        self.rows.push(Row { name: name.into(), n_elems, beside: &[], run: Box::new(run) });
+    }
+
+    /// Has these rows, which are there already, measured again just before the last one: [`Results::ratio`] compares it with those.
+    pub(crate) fn beside(&mut self, beside: &'static [&'static str]) {
+        if let Some(row) = self.rows.last_mut() {
+            row.beside = beside;
+        }
     }
 
     /// Adds a measurement of the time that `run` takes.
@@ -42,15 +51,26 @@ impl<'a> Runner<'a> {
     pub(crate) fn run(mut self, n_repetitions: usize) -> Result<Results> {
         let mut results = Results::default();
         for repetition in 0..=n_repetitions {
-            for row in &mut self.rows {
-                let seconds = (row.run)()?.as_secs_f64();
-                if repetition > 0 {
-                    results.rates.entry(row.name.clone()).or_default().push(row.n_elems as f64 / seconds / 1e9);
+            for at in 0..self.rows.len() {
+                let (name, limits) = (self.rows[at].name.clone(), self.rows[at].beside);
+                let again = self.rows.iter().enumerate().filter(|(_, row)| limits.contains(&&*row.name));
+                let again: Vec<_> = again.map(|(at, row)| (at, beside(&row.name, &name))).collect();
+                for (at, name) in again.into_iter().chain([(at, name)]) {
+                    let row = &mut self.rows[at];
+                    let seconds = (row.run)()?.as_secs_f64();
+                    if repetition > 0 {
+                        results.rates.entry(name).or_default().push(row.n_elems as f64 / seconds / 1e9);
+                    }
                 }
             }
         }
         Ok(results)
     }
+}
+
+/// What a row is called that was measured again just before another.
+fn beside(limit: &str, name: &str) -> String {
+    format!("{limit}, before {name}")
 }
 
 /// Rates in G elements/s, one a repetition, by name.
@@ -66,9 +86,10 @@ impl Results {
     }
 
     /// One rate over another, or over the highest of several: of each repetition, and of those the median. What memory allows may
-    /// change in the middle of a run, where a machine is shared, so only what was measured within seconds is compared.
+    /// change in the middle of a run, where a machine is shared, so what was measured [beside](Runner::beside) it is compared.
     pub(crate) fn ratio(&self, name: &str, of: &[&str]) -> Option<f64> {
-        let of: Vec<_> = of.iter().filter_map(|of| self.rates.get(*of)).collect();
+        let rates = |of: &&str| self.rates.get(&beside(of, name)).or_else(|| self.rates.get(*of));
+        let of: Vec<_> = of.iter().filter_map(rates).collect();
         let highest = |at: usize| of.iter().map(|rates| rates[at]).max_by(f64::total_cmp);
         let ratios = self.rates.get(name)?.iter().enumerate().map(|(at, rate)| Some(rate / highest(at)?));
         let mut ratios = ratios.collect::<Option<Vec<_>>>()?;
