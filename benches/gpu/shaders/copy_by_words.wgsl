@@ -1,0 +1,16 @@
+// Sixteen bytes, and what is stored at a time: as kernels in vectors have them.
+
+alias Bytes16 = vec4<u32>;
+alias Stored = vec4<u32>;
+
+fn bytes16(word: u32) -> Bytes16 {
+    return Bytes16(word);
+}
+
+fn folded(b: Bytes16) -> u32 {
+    return b.x ^ b.y ^ b.z ^ b.w;
+}
+
+fn stored(b: Bytes16) -> Stored {
+    return b;
+}
