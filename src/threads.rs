@@ -95,13 +95,12 @@ mod native {
 
     /// A scope of the pool that this is called in, else of our own. Where there is none, nothing may be spawned.
     fn in_scope<'scope, R>(work: impl FnOnce(&rayon::Scope<'scope>) -> R) -> R {
-        if rayon::current_thread_index().is_some() {
-            return rayon::in_place_scope(work);
+        if rayon::current_thread_index().is_none()
+            && let Some(pool) = &*POOL
+        {
+            return pool.in_place_scope(work);
         }
-        match &*POOL {
-            Some(pool) => pool.in_place_scope(work),
-            None => rayon::in_place_scope(work),
-        }
+        rayon::in_place_scope(work)
     }
 
     /// Runs `other` on another thread while `here` runs on this one; where there is no other thread, one after the other.
@@ -153,9 +152,12 @@ mod tests {
 
     #[test]
     fn a_panic_goes_on_and_the_next_work_is_done() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads start");
         for bad in [0, 7, 99] {
-            let caught = std::panic::catch_unwind(|| map((0..100).collect(), |part: u32| assert_ne!(part, bad)));
-            assert!(caught.is_err(), "{bad}");
+            let all = || map((0..100).collect(), |part: u32| assert_ne!(part, bad));
+            assert!(std::panic::catch_unwind(all).is_err(), "{bad}");
+            let in_pool = std::panic::AssertUnwindSafe(|| pool.install(all));
+            assert!(std::panic::catch_unwind(in_pool).is_err(), "{bad} in a pool");
         }
         assert_eq!(map((0..100).collect(), |part: u32| part).len(), 100);
     }

@@ -2,6 +2,7 @@
 
 alias Bytes16 = vec2<u64>;
 alias Stored = vec4<u64>;
+const STORED: u32 = 2u; // in Bytes16
 
 fn bytes16(word: u32) -> Bytes16 {
     return Bytes16(u64(word));

@@ -2,6 +2,7 @@
 
 alias Bytes16 = vec4<u32>;
 alias Stored = vec4<u32>;
+const STORED: u32 = 1u; // in Bytes16
 
 fn bytes16(word: u32) -> Bytes16 {
     return Bytes16(word);

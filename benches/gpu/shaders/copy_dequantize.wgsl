@@ -1,5 +1,5 @@
-// Moves a dequantize kernel's bytes: reads the codes and the scale of a block, writes its weights. IN_VECS: Bytes16 a block,
-// OUT_VECS: Stored a block.
+// Moves a dequantize kernel's bytes: reads the codes and the scale of a block, writes its weights. IN_VECS, OUT_VECS: Bytes16
+// a block.
 
 struct Params { n_elems: u32, n_blocks: u32, _pad0: u32, _pad1: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -17,8 +17,8 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     let scale = scales[block];
     for (var v = 0u; v < IN_VECS; v++) {
         let some = codes[block * IN_VECS + v] ^ bytes16(scale);
-        for (var i = 0u; i < OUT_VECS / IN_VECS; i++) {
-            values[block * OUT_VECS + v * (OUT_VECS / IN_VECS) + i] = stored(some);
+        for (var i = 0u; i < OUT_VECS / IN_VECS / STORED; i++) {
+            values[(block * OUT_VECS + v * (OUT_VECS / IN_VECS)) / STORED + i] = stored(some);
         }
     }
 }

@@ -155,27 +155,25 @@ const IN_PAIRS: &str = "copy by 64-bit integers, a block an invocation";
 /// Kernels that only move the bytes: one block an invocation, neighbours on neighbouring addresses and, where `kernel` goes by
 /// 64-bit integers, the first of them like that.
 fn copies(kernel: Kernel, n_blocks: u32) -> Vec<Subject> {
-    let (by_block, wide, stored_twice) = match kernel.direction {
+    let (by_block, wide) = match kernel.direction {
         Direction::Quantize => {
-            (include_str!("../shaders/copy_quantize.wgsl"), include_str!("../shaders/copy_quantize_wide.wgsl"), 1)
+            (include_str!("../shaders/copy_quantize.wgsl"), include_str!("../shaders/copy_quantize_wide.wgsl"))
         }
         Direction::Dequantize => {
-            (include_str!("../shaders/copy_dequantize.wgsl"), include_str!("../shaders/copy_dequantize_wide.wgsl"), 2)
+            (include_str!("../shaders/copy_dequantize.wgsl"), include_str!("../shaders/copy_dequantize_wide.wgsl"))
         }
     };
     let by_words = include_str!("../shaders/copy_by_words.wgsl");
     let mut texts =
-        vec![("copy, a block an invocation", by_words, by_block, 1), ("copy, neighbouring addresses", "", wide, 1)];
+        vec![("copy, a block an invocation", by_words, by_block), ("copy, neighbouring addresses", "", wide)];
     if kernel.access == Access::Pairs {
-        texts.push((IN_PAIRS, include_str!("../shaders/copy_by_pairs.wgsl"), by_block, stored_twice));
+        texts.push((IN_PAIRS, include_str!("../shaders/copy_by_pairs.wgsl"), by_block));
     }
     let (input, output) = (kernel.input_block_bytes()[0] / 16, kernel.output_block_bytes()[0] / 16);
-    let subject = |(name, vectors, text, n_stored): (&str, &str, &str, usize)| Subject {
+    let sizes = format!("const IN_VECS: u32 = {input}u;\nconst OUT_VECS: u32 = {output}u;\n");
+    let subject = |(name, vectors, text): (&str, &str, &str)| Subject {
         name: name.to_owned(),
-        source: format!(
-            "const IN_VECS: u32 = {input}u;\nconst OUT_VECS: u32 = {}u;\n{vectors}{text}",
-            output / n_stored
-        ),
+        source: format!("{sizes}{vectors}{text}"),
         entry_point: "main".to_owned(),
         n_workgroups: n_blocks.div_ceil(64),
         exact: false,

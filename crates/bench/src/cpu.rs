@@ -54,13 +54,15 @@ pub(crate) fn add<'a>(runner: &mut Runner<'a>, weights: &'a [f32], out: &Out) {
         for (direction, dtype) in [(QUANTIZE, Dtype::F32), (QUANTIZE_BF16, Dtype::BF16)] {
             for (threads, pool) in &pools {
                 let (pool, parts, halves) = (pool.clone(), parts.clone(), halves.clone());
-                runner.add(name(format, direction, threads), n_elems, move || {
+                let row = runner.add(name(format, direction, threads), n_elems, move || {
                     let weights = if dtype == Dtype::F32 { Weights::from(weights) } else { Weights::from(&*halves) };
                     let (codes, scales) = &mut *parts.borrow_mut();
                     pool.install(|| wgquant::quantize_to_slices(format, weights, codes, scales))?;
                     Ok(())
                 });
-                runner.beside(&[limits::READ]);
+                if (direction, *threads) == (QUANTIZE, ALL) {
+                    row.beside = &[limits::READ];
+                }
             }
         }
         let few = &weights[..IN_CACHE.min(n_elems)];
@@ -78,14 +80,16 @@ pub(crate) fn add<'a>(runner: &mut Runner<'a>, weights: &'a [f32], out: &Out) {
         for (direction, dtype) in [(DEQUANTIZE, Dtype::F32), (DEQUANTIZE_BF16, Dtype::BF16)] {
             for (threads, pool) in &pools {
                 let (pool, parts, out) = (pool.clone(), parts.clone(), out.clone());
-                runner.add(name(format, direction, threads), n_elems, move || {
+                let row = runner.add(name(format, direction, threads), n_elems, move || {
                     let (codes, scales) = &*parts.borrow();
                     let out = &mut out.borrow_mut()[..n_elems * dtype.n_bytes()];
                     pool.install(|| wgquant::dequantize_to_slice(format, codes, scales, dtype, out))?;
                     black_box(out);
                     Ok(())
                 });
-                runner.beside(limits::WRITING);
+                if (direction, *threads) == (DEQUANTIZE, ALL) {
+                    row.beside = limits::WRITING;
+                }
             }
         }
     }

@@ -73,8 +73,7 @@ pub(crate) fn ratios(machine: &str, results: &Results, path: &Path) -> Result<()
         }
     }
     for format in cpu::formats() {
-        let [one, all] = cached(results, format);
-        let ratio = one.zip(all).map(|(one, all)| all / one);
+        let [_, _, ratio] = cached(results, format);
         line(&format!("CPU, {QUANTIZE_CACHED}: all threads to one"), format.name(), ratio);
     }
     for (format, peer) in peers() {
@@ -86,9 +85,11 @@ pub(crate) fn ratios(machine: &str, results: &Results, path: &Path) -> Result<()
     Ok(())
 }
 
-/// Rates in cores' caches, of one thread and of all. There nothing is shared, so that of each the fastest repetition counts.
-fn cached(results: &Results, format: Format) -> [Option<f64>; 2] {
-    [ONE, ALL].map(|threads| results.rate(&cpu::name(format, QUANTIZE_CACHED, threads)))
+/// Rates in cores' caches, of one thread and of all, and their ratio. There nothing is shared, so that of each the fastest
+/// repetition counts.
+fn cached(results: &Results, format: Format) -> [Option<f64>; 3] {
+    let [one, all] = [ONE, ALL].map(|threads| results.rate(&cpu::name(format, QUANTIZE_CACHED, threads)));
+    [one, all, one.zip(all).map(|(one, all)| all / one)]
 }
 
 /// Peers, and the format whose bytes they make.
@@ -114,9 +115,8 @@ pub(crate) fn tables(results: &Results) {
     println!("## CPU: {QUANTIZE_CACHED}\n");
     println!("| format | 1 thread | all threads | all / 1 |\n| --- | --- | --- | --- |");
     for format in cpu::formats() {
-        let [one, all] = cached(results, format);
-        let ratio = one.zip(all).map(|(one, all)| all / one);
-        println!("| `{format}` | {} | {} | {} |", cell(one), cell(all), cell(ratio));
+        let [one, all, ratio] = cached(results, format).map(cell);
+        println!("| `{format}` | {one} | {all} | {ratio} |");
     }
     println!();
 

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 /// Something to measure.
-struct Row<'a> {
+pub(crate) struct Row<'a> {
     name: String,
     n_elems: usize,
-    /// Rows that are measured again just before it: what memory allows changes within seconds, where a machine is shared.
-    beside: &'static [&'static str],
+    /// Rows that are measured again just before it, and that [`Results::ratio`] compares it with: what memory allows changes
+    /// within seconds, where a machine is shared.
+    pub(crate) beside: &'static [&'static str],
     run: Box<dyn FnMut() -> Result<Duration> + 'a>,
 }
 
@@ -27,24 +28,24 @@ impl<'a> Runner<'a> {
         name: impl Into<String>,
         n_elems: usize,
         run: impl FnMut() -> Result<Duration> + 'a,
-    ) {
+    ) -> &mut Row<'a> {
+        let at = self.rows.len();
         self.rows.push(Row { name: name.into(), n_elems, beside: &[], run: Box::new(run) });
-    }
-
-    /// Has these rows, which are there already, measured again just before the last one: [`Results::ratio`] compares it with those.
-    pub(crate) fn beside(&mut self, beside: &'static [&'static str]) {
-        if let Some(row) = self.rows.last_mut() {
-            row.beside = beside;
-        }
+        &mut self.rows[at]
     }
 
     /// Adds a measurement of the time that `run` takes.
-    pub(crate) fn add(&mut self, name: impl Into<String>, n_elems: usize, mut run: impl FnMut() -> Result<()> + 'a) {
+    pub(crate) fn add(
+        &mut self,
+        name: impl Into<String>,
+        n_elems: usize,
+        mut run: impl FnMut() -> Result<()> + 'a,
+    ) -> &mut Row<'a> {
         self.add_timed(name, n_elems, move || {
             let start = Instant::now();
             run()?;
             Ok(start.elapsed())
-        });
+        })
     }
 
     /// Runs each once to warm up, then all of them in turn, `n_repetitions` times.
@@ -86,7 +87,7 @@ impl Results {
     }
 
     /// One rate over another, or over the highest of several: of each repetition, and of those the median. What memory allows may
-    /// change in the middle of a run, where a machine is shared, so what was measured [beside](Runner::beside) it is compared.
+    /// change in the middle of a run, where a machine is shared, so what was measured [beside](Row::beside) it is compared.
     pub(crate) fn ratio(&self, name: &str, of: &[&str]) -> Option<f64> {
         let rates = |of: &&str| self.rates.get(&beside(of, name)).or_else(|| self.rates.get(*of));
         let of: Vec<_> = of.iter().filter_map(rates).collect();
