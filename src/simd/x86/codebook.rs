@@ -3,7 +3,7 @@
 use fearless_simd::{f32x16, prelude::*, u32x16};
 
 use super::super::codebook::{FP4_CODES, Fp4, Nf4, fp4_codes, nf4_codes};
-use super::input::{Input, MAGNITUDE, maxima};
+use super::input::{Input, MAGNITUDE, largest};
 use super::{Chunk, F32x8, Factors, LARGEST, Token, U8x16, U8x32, U16x16, U32x8, are_ordinary, lanes, reciprocals};
 use crate::quant::{fp4, nf4};
 
@@ -49,8 +49,8 @@ static FP4: Cells<16> = Cells::new(&fp4::THRESHOLDS, 0.0);
 
 /// Stores magnitudes as scales.
 #[inline(always)]
-fn absmax_scales<I: Input>(avx2: Token, chunk: &[u8], scales: &mut [u8]) -> Option<Factors> {
-    let magnitudes = maxima::<I, MAGNITUDE, 0>(avx2, chunk);
+fn absmax_scales(avx2: Token, maxima: &[U32x8; 8], scales: &mut [u8]) -> Option<Factors> {
+    let magnitudes = largest(avx2, *maxima);
     if !are_ordinary(magnitudes, LARGEST) {
         return None;
     }
@@ -101,9 +101,16 @@ fn look_up_32(avx2: Token, bytes: &[u8; 32], index: U8x32) -> U8x32 {
 impl Chunk for Nf4 {
     const BLOCK: usize = 64;
 
+    type Maxima = U32x8;
+
     #[inline(always)]
-    fn scales<I: Input>(avx2: Token, chunk: &[u8], scales: &mut [u8]) -> Option<Factors> {
-        absmax_scales::<I>(avx2, chunk, scales)
+    fn maxima<I: Input>(avx2: Token, block: &[u8]) -> U32x8 {
+        I::lane_maxima::<MAGNITUDE, 0>(avx2, block)
+    }
+
+    #[inline(always)]
+    fn scales<I: Input>(avx2: Token, maxima: &[U32x8; 8], _: &[u8], scales: &mut [u8]) -> Option<Factors> {
+        absmax_scales(avx2, maxima, scales)
     }
 
     #[inline(always)]
@@ -124,9 +131,16 @@ impl Chunk for Nf4 {
 impl Chunk for Fp4 {
     const BLOCK: usize = 64;
 
+    type Maxima = U32x8;
+
     #[inline(always)]
-    fn scales<I: Input>(avx2: Token, chunk: &[u8], scales: &mut [u8]) -> Option<Factors> {
-        absmax_scales::<I>(avx2, chunk, scales)
+    fn maxima<I: Input>(avx2: Token, block: &[u8]) -> U32x8 {
+        I::lane_maxima::<MAGNITUDE, 0>(avx2, block)
+    }
+
+    #[inline(always)]
+    fn scales<I: Input>(avx2: Token, maxima: &[U32x8; 8], _: &[u8], scales: &mut [u8]) -> Option<Factors> {
+        absmax_scales(avx2, maxima, scales)
     }
 
     #[inline(always)]

@@ -105,23 +105,17 @@ pub(super) fn load4<I: Input>(avx2: Token, weights: &[u8]) -> [F32x8; 4] {
     ]
 }
 
-/// All bits of a number but its sign; see [`maxima`].
+/// All bits of a number but its sign; see [`Input::lane_maxima`].
 pub(super) const MAGNITUDE: u32 = 0x7fff_ffff;
 
-/// The largest bits in each of eight blocks, as [`Input::lane_maxima`] says.
+/// The largest lane of each of eight vectors.
 #[inline(always)]
-pub(super) fn maxima<I: Input, const MASK: u32, const FLIP: u32>(avx2: Token, chunk: &[u8]) -> U32x8 {
-    let (low, high) = chunk.split_at(chunk.len() / 2);
-    lanes::max_of_halves(avx2, maxima_of_4::<I, MASK, FLIP>(avx2, low), maxima_of_4::<I, MASK, FLIP>(avx2, high))
+pub(super) fn largest(avx2: Token, [a, b, c, d, e, f, g, h]: [U32x8; 8]) -> U32x8 {
+    lanes::max_of_halves(avx2, largest_of_halves(avx2, [a, b, c, d]), largest_of_halves(avx2, [e, f, g, h]))
 }
 
-/// Those of four blocks, each in a lane of both halves.
+/// Those of each half of four vectors.
 #[inline(always)]
-fn maxima_of_4<I: Input, const MASK: u32, const FLIP: u32>(avx2: Token, blocks: &[u8]) -> U32x8 {
-    let n = blocks.len() / 4;
-    let a = I::lane_maxima::<MASK, FLIP>(avx2, &blocks[..n]);
-    let b = I::lane_maxima::<MASK, FLIP>(avx2, &blocks[n..2 * n]);
-    let c = I::lane_maxima::<MASK, FLIP>(avx2, &blocks[2 * n..3 * n]);
-    let d = I::lane_maxima::<MASK, FLIP>(avx2, &blocks[3 * n..]);
+fn largest_of_halves(avx2: Token, [a, b, c, d]: [U32x8; 4]) -> U32x8 {
     lanes::max_of_neighbours(avx2, lanes::max_of_neighbours(avx2, a, b), lanes::max_of_neighbours(avx2, c, d))
 }

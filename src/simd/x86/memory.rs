@@ -73,6 +73,9 @@ kernel!(
 /// How many bytes ahead weights are asked for. With half or twice as many most formats are slower.
 pub(super) const AHEAD: usize = 4096;
 
+/// How many bytes ahead a single line is asked for, so that where its page lies is known by the time that others are.
+pub(super) const PAGES_AHEAD: usize = 4 * 4096;
+
 /// Asks for the line of memory that these bytes begin in.
 #[inline(always)]
 pub(super) fn prefetch(bytes: &[u8]) {

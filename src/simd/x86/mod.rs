@@ -5,6 +5,9 @@
 //! eight blocks share the divisions, and none waits for its own. Then codes are *guessed*: a weight times a rounded
 //! reciprocal gives its code in fixed point, with 15 or 16 bits of fraction. Where a fraction lies so close to a boundary
 //! that rounding could matter, the format's exact operations do the 32 weights again. So a guess never decides a byte.
+//!
+//! Maxima of the following chunk are found in between, block by block: memory then gives weights as evenly as codes are made,
+//! and works all the time.
 
 mod codebook;
 pub(super) mod decode;
@@ -23,7 +26,7 @@ use super::Layout;
 use super::encode::{self, Encode};
 use crate::dtype::{Dtype, Weights};
 use input::{Input, load4};
-use memory::{AHEAD, prefetch};
+use memory::{AHEAD, PAGES_AHEAD, prefetch};
 
 type F32x8 = f32x8<Token>;
 type U8x16 = u8x16<Token>;
@@ -36,9 +39,20 @@ pub(super) trait Chunk: Encode {
     /// Elements that share a scale: 32 or 64.
     const BLOCK: usize;
 
-    /// Stores the scales of eight blocks. `None` where they are for [`Encode`]: where a maximum isn't finite, or not
-    /// [ordinary](are_ordinary).
-    fn scales<I: Input>(avx2: Token, chunk: &[u8], scales: &mut [u8]) -> Option<Factors>;
+    /// What of a block decides its scale.
+    type Maxima: Copy;
+
+    /// Those of a block's weights.
+    fn maxima<I: Input>(avx2: Token, block: &[u8]) -> Self::Maxima;
+
+    /// Stores the scales of a chunk of eight blocks, whose maxima are given. `None` where they are for [`Encode`]: where a
+    /// maximum isn't finite, or not [ordinary](are_ordinary).
+    fn scales<I: Input>(
+        avx2: Token,
+        maxima: &[Self::Maxima; 8],
+        chunk: &[u8],
+        scales: &mut [u8],
+    ) -> Option<Factors>;
 
     /// Guesses the codes of 32 weights. Gives them [woven](lanes), one a byte, and distances from boundaries, of which
     /// none is below [`DOUBTFUL`] where all codes are right.
@@ -100,29 +114,52 @@ fn chunks<E: Chunk>(avx2: Token, weights: Weights<'_>, codes: &mut [u8], scales:
 fn chunks_of<E: Chunk, I: Input>(avx2: Token, weights: &[u8], codes: &mut [u8], scales: &mut [u8]) -> usize {
     let n = 8 * E::BLOCK;
     let code_bytes = if E::LAYOUT == Layout::Bytes { 64 } else { 32 };
+    let Some(first) = weights.get(..n * I::BYTES) else {
+        return 0;
+    };
+    let mut maxima = all_maxima::<E, I>(avx2, first);
     let parts = codes.chunks_exact_mut(n / 64 * code_bytes).zip(scales.chunks_exact_mut(n / 64 * E::SCALE_BYTES));
     let mut n_done = 0;
     for (chunk, (codes, scales)) in weights.chunks_exact(n * I::BYTES).zip(parts) {
-        let Some(factors) = E::scales::<I>(avx2, chunk, scales) else {
+        let Some(factors) = E::scales::<I>(avx2, &maxima, chunk, scales) else {
             return n_done;
         };
         let (rough, exact): ([f32; 8], [f32; 8]) = (factors.rough.into(), factors.exact.into());
         let factors = rough.chunks_exact(64 / E::BLOCK).zip(exact.chunks_exact(64 / E::BLOCK));
         let parts = chunk.chunks_exact(64 * I::BYTES).zip(codes.chunks_exact_mut(code_bytes));
-        // The processor looks ahead only while it reads one line after another, which is no longer so from here on.
+        // The processor looks ahead only while it reads one line after another, and not beyond a page.
         let ahead = weights.get(n_done * I::BYTES + AHEAD..(n_done + n) * I::BYTES + AHEAD).unwrap_or(chunk);
         let ahead = ahead.chunks_exact(64 * I::BYTES);
+        prefetch(weights.get(n_done * I::BYTES + PAGES_AHEAD..).unwrap_or(chunk));
+        n_done += n;
+        let following = weights.get(n_done * I::BYTES..(n_done + n) * I::BYTES).unwrap_or_default();
+        let mut following = following.chunks_exact(64 * I::BYTES).zip(maxima.chunks_exact_mut(64 / E::BLOCK));
         for (((weights, out), (rough, exact)), ahead) in parts.zip(factors).zip(ahead) {
             ahead.chunks_exact(64).for_each(prefetch);
+            if let Some((following, maxima)) = following.next() {
+                for (block, maxima) in following.chunks_exact(E::BLOCK * I::BYTES).zip(maxima) {
+                    *maxima = E::maxima::<I>(avx2, block);
+                }
+            }
             let (low, high) = weights.split_at(32 * I::BYTES);
             let low = woven::<E, I>(avx2, low, rough[0], exact[0]);
             let last = 64 / E::BLOCK - 1;
             let high = woven::<E, I>(avx2, high, rough[last], exact[last]);
             store(avx2, E::LAYOUT, low, high, out);
         }
-        n_done += n;
     }
     n_done
+}
+
+/// The maxima of a chunk's eight blocks.
+#[inline(always)]
+fn all_maxima<E: Chunk, I: Input>(avx2: Token, chunk: &[u8]) -> [E::Maxima; 8] {
+    let n = E::BLOCK * I::BYTES;
+    let mut maxima = [E::maxima::<I>(avx2, &chunk[..n]); 8];
+    for (block, maxima) in chunk.chunks_exact(n).zip(&mut maxima) {
+        *maxima = E::maxima::<I>(avx2, block);
+    }
+    maxima
 }
 
 /// The codes of 32 weights, woven.

@@ -3,15 +3,22 @@
 use fearless_simd::{f32x16, prelude::*, u32x16};
 
 use super::super::mxfp4::{Mx, codes, magnitudes};
-use super::input::{Input, MAGNITUDE, maxima};
+use super::input::{Input, MAGNITUDE, largest};
 use super::{Chunk, F32x8, Factors, LARGEST, Token, U8x32, U16x16, U32x8, are_ordinary, lanes};
 
 impl Chunk for Mx {
     const BLOCK: usize = 32;
 
+    type Maxima = U32x8;
+
     #[inline(always)]
-    fn scales<I: Input>(avx2: Token, chunk: &[u8], scales: &mut [u8]) -> Option<Factors> {
-        let magnitudes = maxima::<I, MAGNITUDE, 0>(avx2, chunk);
+    fn maxima<I: Input>(avx2: Token, block: &[u8]) -> U32x8 {
+        I::lane_maxima::<MAGNITUDE, 0>(avx2, block)
+    }
+
+    #[inline(always)]
+    fn scales<I: Input>(avx2: Token, maxima: &[U32x8; 8], _: &[u8], scales: &mut [u8]) -> Option<Factors> {
+        let magnitudes = largest(avx2, *maxima);
         if !are_ordinary(magnitudes, LARGEST) {
             return None;
         }

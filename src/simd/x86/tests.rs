@@ -40,7 +40,8 @@ fn blocks<E: Chunk>(maxima: [f32; 8]) -> Vec<u8> {
 fn guesses<E: Chunk>(avx2: Token, absmax: f32) -> (usize, usize) {
     let mut scales = vec![0; 8 * E::BLOCK / 64 * E::SCALE_BYTES];
     let values = blocks::<E>([absmax; 8]);
-    let factors = E::scales::<f32>(avx2, &values, &mut scales).expect("ordinary maxima");
+    let maxima = all_maxima::<E, f32>(avx2, &values);
+    let factors = E::scales::<f32>(avx2, &maxima, &values, &mut scales).expect("ordinary maxima");
     let (rough, exact): ([f32; 8], [f32; 8]) = (factors.rough.into(), factors.exact.into());
     let ignored = if E::LAYOUT == Layout::EvenHigh { 0xf0 } else { 0 };
     let lanes: U32x8 = [0, 1, 2, 3, 4, 5, 6, 7].simd_into(avx2);

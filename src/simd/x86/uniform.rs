@@ -4,15 +4,22 @@ use fearless_simd::{f32x16, prelude::*, u32x16};
 
 use super::super::gguf::{Q40, Q80, q4_0_codes, q8_0_codes};
 use super::super::symmetric::{Sym4, Sym8, codes};
-use super::input::{Input, MAGNITUDE, maxima};
+use super::input::{Input, MAGNITUDE, largest};
 use super::{Chunk, F32x8, Factors, LARGEST, Token, U8x32, U16x16, U32x8, are_ordinary, lanes, reciprocals};
 
 impl Chunk for Sym4 {
     const BLOCK: usize = 64;
 
+    type Maxima = U32x8;
+
     #[inline(always)]
-    fn scales<I: Input>(avx2: Token, chunk: &[u8], scales: &mut [u8]) -> Option<Factors> {
-        symmetric_scales::<I>(avx2, 7.0, chunk, scales)
+    fn maxima<I: Input>(avx2: Token, block: &[u8]) -> U32x8 {
+        I::lane_maxima::<MAGNITUDE, 0>(avx2, block)
+    }
+
+    #[inline(always)]
+    fn scales<I: Input>(avx2: Token, maxima: &[U32x8; 8], _: &[u8], scales: &mut [u8]) -> Option<Factors> {
+        symmetric_scales(avx2, 7.0, maxima, scales)
     }
 
     #[inline(always)]
@@ -29,9 +36,16 @@ impl Chunk for Sym4 {
 impl Chunk for Sym8 {
     const BLOCK: usize = 64;
 
+    type Maxima = U32x8;
+
     #[inline(always)]
-    fn scales<I: Input>(avx2: Token, chunk: &[u8], scales: &mut [u8]) -> Option<Factors> {
-        symmetric_scales::<I>(avx2, 127.0, chunk, scales)
+    fn maxima<I: Input>(avx2: Token, block: &[u8]) -> U32x8 {
+        I::lane_maxima::<MAGNITUDE, 0>(avx2, block)
+    }
+
+    #[inline(always)]
+    fn scales<I: Input>(avx2: Token, maxima: &[U32x8; 8], _: &[u8], scales: &mut [u8]) -> Option<Factors> {
+        symmetric_scales(avx2, 127.0, maxima, scales)
     }
 
     #[inline(always)]
@@ -47,8 +61,8 @@ impl Chunk for Sym8 {
 
 /// Stores scales, the largest |x| by `k`.
 #[inline(always)]
-fn symmetric_scales<I: Input>(avx2: Token, k: f32, chunk: &[u8], scales: &mut [u8]) -> Option<Factors> {
-    let magnitudes = maxima::<I, MAGNITUDE, 0>(avx2, chunk);
+fn symmetric_scales(avx2: Token, k: f32, maxima: &[U32x8; 8], scales: &mut [u8]) -> Option<Factors> {
+    let magnitudes = largest(avx2, *maxima);
     if !are_ordinary(magnitudes, LARGEST) {
         return None;
     }
@@ -96,12 +110,26 @@ const LARGEST_OF_Q8_0: u32 = (127 + 22) << 23;
 impl Chunk for Q40 {
     const BLOCK: usize = 32;
 
+    /// Of negative weights, and of others, with the sign.
+    type Maxima = [U32x8; 2];
+
     #[inline(always)]
-    fn scales<I: Input>(avx2: Token, chunk: &[u8], scales: &mut [u8]) -> Option<Factors> {
+    fn maxima<I: Input>(avx2: Token, block: &[u8]) -> [U32x8; 2] {
         // Of numbers with a sign the bits are greater than of those without; flipped, it is the other way round.
+        [I::lane_maxima::<{ u32::MAX }, 0>(avx2, block), I::lane_maxima::<{ u32::MAX }, { 1 << 31 }>(avx2, block)]
+    }
+
+    #[inline(always)]
+    fn scales<I: Input>(
+        avx2: Token,
+        maxima: &[[U32x8; 2]; 8],
+        chunk: &[u8],
+        scales: &mut [u8],
+    ) -> Option<Factors> {
         let sign = U32x8::splat(avx2, 1 << 31);
-        let negative = maxima::<I, { u32::MAX }, 0>(avx2, chunk).max(sign) ^ sign;
-        let positive = maxima::<I, { u32::MAX }, { 1 << 31 }>(avx2, chunk).max(sign) ^ sign;
+        let [a, b, c, d, e, f, g, h] = *maxima;
+        let negative = largest(avx2, [a[0], b[0], c[0], d[0], e[0], f[0], g[0], h[0]]).max(sign) ^ sign;
+        let positive = largest(avx2, [a[1], b[1], c[1], d[1], e[1], f[1], g[1], h[1]]).max(sign) ^ sign;
         let magnitudes = negative.max(positive);
         if !are_ordinary(magnitudes, LARGEST_OF_Q4_0) {
             return None;
@@ -156,9 +184,16 @@ fn first_signs<I: Input>(avx2: Token, chunk: &[u8], both: u64, magnitudes: U32x8
 impl Chunk for Q80 {
     const BLOCK: usize = 32;
 
+    type Maxima = U32x8;
+
     #[inline(always)]
-    fn scales<I: Input>(avx2: Token, chunk: &[u8], scales: &mut [u8]) -> Option<Factors> {
-        let magnitudes = maxima::<I, MAGNITUDE, 0>(avx2, chunk);
+    fn maxima<I: Input>(avx2: Token, block: &[u8]) -> U32x8 {
+        I::lane_maxima::<MAGNITUDE, 0>(avx2, block)
+    }
+
+    #[inline(always)]
+    fn scales<I: Input>(avx2: Token, maxima: &[U32x8; 8], _: &[u8], scales: &mut [u8]) -> Option<Factors> {
+        let magnitudes = largest(avx2, *maxima);
         if !are_ordinary(magnitudes, LARGEST_OF_Q8_0) {
             return None;
         }
