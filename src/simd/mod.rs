@@ -70,17 +70,22 @@ macro_rules! dispatch {
 }
 use dispatch;
 
-/// [`Twin::quantize`] of a format: on x86-64 by chunks of eight blocks, which takes AVX2, else by groups.
+/// [`Twin::quantize`] of a format: on x86-64 by chunks of eight blocks, which takes AVX2 or AVX-512, else by groups.
 macro_rules! quantize {
     ($format:ty) => {
         |level, weights, codes, scales| {
             #[cfg(target_arch = "x86_64")]
-            return level.as_avx2().map_or(0, |avx2| {
-                avx2.vectorize(
+            return match level {
+                fearless_simd::Level::Avx512(avx512) => avx512.vectorize(
                     #[inline(always)]
-                    || crate::simd::x86::quantize::<$format>(avx2, weights, codes, scales),
-                )
-            });
+                    || crate::simd::x86::quantize::<_, $format>(avx512, weights, codes, scales),
+                ),
+                fearless_simd::Level::Avx2(avx2) => avx2.vectorize(
+                    #[inline(always)]
+                    || crate::simd::x86::quantize::<_, $format>(avx2, weights, codes, scales),
+                ),
+                _ => 0,
+            };
             #[cfg(not(target_arch = "x86_64"))]
             crate::simd::dispatch!(level, simd => crate::simd::encode::quantize::<_, $format>(simd, weights, codes, scales))
         }

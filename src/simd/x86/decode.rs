@@ -5,15 +5,17 @@ use std::arch::x86_64::{
     _mm256_permutevar8x32_ps, _mm256_setr_epi32, _mm256_slli_epi32, _mm256_srlv_epi32,
 };
 
-use fearless_simd::{i32x8, kernel, prelude::*};
+use fearless_simd::{Avx2, f32x8, i32x8, kernel, prelude::*, u8x32, u32x8};
 
 use super::super::decode::{Decode4, Decode8, ordinary};
 use super::memory::Store;
-use super::{F32x8, Token, U8x32, U32x8};
 use crate::dtype::Dtype;
 use crate::simd::Layout;
 
-type I32x8 = i32x8<Token>;
+type F32x8 = f32x8<Avx2>;
+type I32x8 = i32x8<Avx2>;
+type U8x32 = u8x32<Avx2>;
+type U32x8 = u32x8<Avx2>;
 
 kernel!(
     /// Looks up values in two tables of eight. Of an index the low four bits count.
@@ -54,7 +56,7 @@ kernel!(
 /// computed once and looked up.
 #[inline(always)]
 pub(in crate::simd) fn dequantize4<'a, D: Decode4>(
-    avx2: Token,
+    avx2: Avx2,
     codes: &[u8],
     scales: &[u8],
     out: &'a mut [u8],
@@ -99,7 +101,7 @@ pub(in crate::simd) fn dequantize4<'a, D: Decode4>(
 /// [`Twin::dequantize`](crate::simd::Twin::dequantize) to `f32` of a format with 8-bit codes.
 #[inline(always)]
 pub(in crate::simd) fn dequantize8<'a, D: Decode8>(
-    avx2: Token,
+    avx2: Avx2,
     codes: &[u8],
     scales: &[u8],
     out: &'a mut [u8],

@@ -1,60 +1,61 @@
 //! Weights of each type: widened as they are loaded, and blocks' largest ones.
 
-use fearless_simd::prelude::*;
+use fearless_simd::{f32x16, prelude::*, u8x32, u8x64, u16x16, u16x32, u32x8, u32x16};
 use half::{bf16, f16};
 
-use super::{F32x8, Token, U8x16, U8x32, U16x16, U32x8, lanes};
+use super::lanes::Lanes;
 
 /// A type of weights, which widens to `f32` exactly.
 pub(in crate::simd) trait Input {
     /// Bytes of a weight.
     const BYTES: usize;
 
-    /// Eight weights, widened.
-    fn load(avx2: Token, weights: &[u8]) -> F32x8;
+    /// 16 weights, widened.
+    fn load<S: Lanes>(simd: S, weights: &[u8]) -> f32x16<S>;
 
-    /// The largest bits that weights of a block have once they are widened, somewhere in eight lanes. Of the bits those of
+    /// The largest bits that 32 or 64 weights have once they are widened, somewhere in eight lanes. Of the bits those of
     /// `MASK` count, which has the magnitude's, and those of `FLIP` are flipped, which may be the sign.
-    fn lane_maxima<const MASK: u32, const FLIP: u32>(avx2: Token, block: &[u8]) -> U32x8;
+    fn lane_maxima<S: Lanes, const MASK: u32, const FLIP: u32>(simd: S, block: &[u8]) -> u32x8<S>;
 }
 
 impl Input for f32 {
     const BYTES: usize = 4;
 
     #[inline(always)]
-    fn load(avx2: Token, weights: &[u8]) -> F32x8 {
-        U8x32::from_slice(avx2, weights).bitcast()
+    fn load<S: Lanes>(simd: S, weights: &[u8]) -> f32x16<S> {
+        u8x64::from_slice(simd, weights).bitcast()
     }
 
     #[inline(always)]
-    fn lane_maxima<const MASK: u32, const FLIP: u32>(avx2: Token, block: &[u8]) -> U32x8 {
-        let [a, b, c, d] = load4::<Self>(avx2, &block[..128]);
-        let low = max_of_4::<MASK, FLIP>([a.bitcast(), b.bitcast(), c.bitcast(), d.bitcast()]);
-        if block.len() == 128 {
-            return low;
+    fn lane_maxima<S: Lanes, const MASK: u32, const FLIP: u32>(simd: S, block: &[u8]) -> u32x8<S> {
+        let mut max = max_of_2::<S, MASK, FLIP>(simd, &block[..128]);
+        if block.len() > 128 {
+            max = max.max(max_of_2::<S, MASK, FLIP>(simd, &block[128..]));
         }
-        let [a, b, c, d] = load4::<Self>(avx2, &block[128..]);
-        low.max(max_of_4::<MASK, FLIP>([a.bitcast(), b.bitcast(), c.bitcast(), d.bitcast()]))
+        let (low, high) = max.split();
+        low.max(high)
     }
 }
 
+/// The larger lanes of 32 numbers.
 #[inline(always)]
-fn max_of_4<const MASK: u32, const FLIP: u32>([a, b, c, d]: [U32x8; 4]) -> U32x8 {
-    let low = ((a & MASK) ^ FLIP).max((b & MASK) ^ FLIP);
-    low.max(((c & MASK) ^ FLIP).max((d & MASK) ^ FLIP))
+fn max_of_2<S: Lanes, const MASK: u32, const FLIP: u32>(simd: S, weights: &[u8]) -> u32x16<S> {
+    let a: u32x16<S> = u8x64::from_slice(simd, &weights[..64]).bitcast();
+    let b: u32x16<S> = u8x64::from_slice(simd, &weights[64..]).bitcast();
+    ((a & MASK) ^ FLIP).max((b & MASK) ^ FLIP)
 }
 
 impl Input for bf16 {
     const BYTES: usize = 2;
 
     #[inline(always)]
-    fn load(avx2: Token, weights: &[u8]) -> F32x8 {
-        lanes::from_bf16(avx2, U8x16::from_slice(avx2, weights))
+    fn load<S: Lanes>(simd: S, weights: &[u8]) -> f32x16<S> {
+        simd.widen_bf16(u8x32::from_slice(simd, weights))
     }
 
     #[inline(always)]
-    fn lane_maxima<const MASK: u32, const FLIP: u32>(avx2: Token, block: &[u8]) -> U32x8 {
-        let words: U32x8 = word_maxima::<MASK, FLIP>(avx2, block).bitcast();
+    fn lane_maxima<S: Lanes, const MASK: u32, const FLIP: u32>(simd: S, block: &[u8]) -> u32x8<S> {
+        let words: u32x8<S> = word_maxima::<S, MASK, FLIP>(simd, block).bitcast();
         (words << 16).max(words & 0xffff_0000)
     }
 }
@@ -63,59 +64,49 @@ impl Input for f16 {
     const BYTES: usize = 2;
 
     #[inline(always)]
-    fn load(avx2: Token, weights: &[u8]) -> F32x8 {
-        lanes::from_halves(avx2, U8x16::from_slice(avx2, weights))
+    fn load<S: Lanes>(simd: S, weights: &[u8]) -> f32x16<S> {
+        simd.widen_f16(u8x32::from_slice(simd, weights))
     }
 
     #[inline(always)]
-    fn lane_maxima<const MASK: u32, const FLIP: u32>(avx2: Token, block: &[u8]) -> U32x8 {
+    fn lane_maxima<S: Lanes, const MASK: u32, const FLIP: u32>(simd: S, block: &[u8]) -> u32x8<S> {
         // Widening keeps the order of bits.
-        let (low, high) = word_maxima::<MASK, FLIP>(avx2, block).bitcast::<U8x32>().split();
-        let (low, high) = (lanes::from_halves(avx2, low), lanes::from_halves(avx2, high));
-        low.bitcast::<U32x8>().max(high.bitcast::<U32x8>())
+        let widened = simd.widen_f16(word_maxima::<S, MASK, FLIP>(simd, block).bitcast());
+        let (low, high) = widened.bitcast::<u32x16<S>>().split();
+        low.max(high)
     }
 }
 
 /// [`Input::lane_maxima`] of 16 bits.
 #[inline(always)]
-fn word_maxima<const MASK: u32, const FLIP: u32>(avx2: Token, block: &[u8]) -> U16x16 {
-    let low = max_of_2::<MASK, FLIP>(avx2, &block[..64]);
-    if block.len() == 64 { low } else { low.max(max_of_2::<MASK, FLIP>(avx2, &block[64..])) }
-}
-
-#[inline(always)]
-fn max_of_2<const MASK: u32, const FLIP: u32>(avx2: Token, weights: &[u8]) -> U16x16 {
+fn word_maxima<S: Lanes, const MASK: u32, const FLIP: u32>(simd: S, block: &[u8]) -> u16x16<S> {
     let [.., mask_low, mask_high] = MASK.to_le_bytes();
     let [.., flip_low, flip_high] = FLIP.to_le_bytes();
     let (mask, flip) = (u16::from_le_bytes([mask_low, mask_high]), u16::from_le_bytes([flip_low, flip_high]));
-    let a: U16x16 = U8x32::from_slice(avx2, &weights[..32]).bitcast();
-    let b: U16x16 = U8x32::from_slice(avx2, &weights[32..]).bitcast();
-    ((a & mask) ^ flip).max((b & mask) ^ flip)
+    let mut max = (u8x64::from_slice(simd, &block[..64]).bitcast::<u16x32<S>>() & mask) ^ flip;
+    if block.len() > 64 {
+        max = max.max((u8x64::from_slice(simd, &block[64..]).bitcast::<u16x32<S>>() & mask) ^ flip);
+    }
+    let (low, high) = max.split();
+    low.max(high)
 }
 
 /// 32 weights, widened.
 #[inline(always)]
-pub(super) fn load4<I: Input>(avx2: Token, weights: &[u8]) -> [F32x8; 4] {
-    let n = 8 * I::BYTES;
-    [
-        I::load(avx2, &weights[..n]),
-        I::load(avx2, &weights[n..2 * n]),
-        I::load(avx2, &weights[2 * n..3 * n]),
-        I::load(avx2, &weights[3 * n..4 * n]),
-    ]
+pub(super) fn load2<S: Lanes, I: Input>(simd: S, weights: &[u8]) -> [f32x16<S>; 2] {
+    let (low, high) = weights.split_at(16 * I::BYTES);
+    [I::load(simd, low), I::load(simd, high)]
 }
 
 /// All bits of a number but its sign; see [`Input::lane_maxima`].
 pub(super) const MAGNITUDE: u32 = 0x7fff_ffff;
 
-/// The largest lane of each of eight vectors.
-#[inline(always)]
-pub(super) fn largest(avx2: Token, [a, b, c, d, e, f, g, h]: [U32x8; 8]) -> U32x8 {
-    lanes::max_of_halves(avx2, largest_of_halves(avx2, [a, b, c, d]), largest_of_halves(avx2, [e, f, g, h]))
-}
+/// What decides the scales of eight blocks: the largest magnitudes of each, somewhere in eight lanes. Where signs count, too, the
+/// largest bits, which negative numbers have, and the largest with the sign flipped.
+pub(super) type Maxima<S> = [[u32x8<S>; 2]; 8];
 
-/// Those of each half of four vectors.
+/// The largest lane of each block, of either kind.
 #[inline(always)]
-fn largest_of_halves(avx2: Token, [a, b, c, d]: [U32x8; 4]) -> U32x8 {
-    lanes::max_of_neighbours(avx2, lanes::max_of_neighbours(avx2, a, b), lanes::max_of_neighbours(avx2, c, d))
+pub(super) fn largest<S: Lanes>(simd: S, [a, b, c, d, e, f, g, h]: &Maxima<S>, kind: usize) -> u32x8<S> {
+    simd.largest([a[kind], b[kind], c[kind], d[kind], e[kind], f[kind], g[kind], h[kind]])
 }

@@ -7,9 +7,9 @@ use std::arch::x86_64::{
 };
 use std::marker::PhantomData;
 
-use fearless_simd::{kernel, prelude::*};
+use fearless_simd::{Avx2, f32x8, kernel, prelude::*, u8x32};
 
-use super::{F32x8, U8x32};
+type F32x8 = f32x8<Avx2>;
 
 /// Stores eight values in memory that is borrowed for `'a`.
 pub(in crate::simd) trait Store<'a> {
@@ -22,7 +22,7 @@ pub(in crate::simd) struct Cached;
 impl<'a> Store<'a> for Cached {
     #[inline(always)]
     fn store(&self, values: F32x8, out: &'a mut [u8; 32]) {
-        values.bitcast::<U8x32>().store_slice(out);
+        values.bitcast::<u8x32<Avx2>>().store_slice(out);
     }
 }
 
