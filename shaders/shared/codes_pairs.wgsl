@@ -9,13 +9,6 @@ fn codes4(i: u32) -> vec4<u32> {
     return vec4<u32>(u32(pairs.x), u32(pairs.x >> 32u), u32(pairs.y), u32(pairs.y >> 32u));
 }
 
-fn pair(low: u32, high: u32) -> u64 {
-    // 32, but a compiler can't know it: LLVM would otherwise put each lane's words together by itself, three instructions in
-    // place of one.
-    let half = 32u + (params.n_blocks >> 31u);
-    return u64(low) | (u64(high) << half);
-}
-
 // Words 8·i .. 8·i+7 of the values: the driver takes vectors apart, but tests and bounds are by vectors.
 fn store8(i: u32, eight: array<u32, 8>) {
     let w = eight;

@@ -55,6 +55,10 @@ pub enum Access {
     /// takes as long as one. Values are put at multiples of 32 bytes. Only [`Shape::Serial`] has such kernels, and
     /// [`Kernel::needs`] says what a device needs for them.
     Pairs,
+    /// As [`Access::Pairs`], for hosts with registers of 512 bits, which hold all lanes' 64-bit integers at once. There, values'
+    /// words are put together lane by lane: it takes longer to get a lane out of such a register, by way of memory. Only
+    /// dequantizing has such kernels.
+    LanePairs,
     /// At any multiple of 4 bytes. Weights need no room past the last one. Dequantizing works on any run of elements, blocks
     /// cut included, in one kernel that stands under the shape [`Shape::Serial`].
     Words,
@@ -62,7 +66,13 @@ pub enum Access {
 
 impl Access {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Vectors, Self::Pairs, Self::Words];
+    pub const ALL: [Self; 4] = [Self::Vectors, Self::Pairs, Self::LanePairs, Self::Words];
+
+    /// Whether it is by 64-bit integers.
+    #[must_use]
+    pub const fn is_by_pairs(self) -> bool {
+        matches!(self, Self::Pairs | Self::LanePairs)
+    }
 }
 
 /// One compute kernel.
@@ -135,7 +145,8 @@ impl Kernel {
                 })
             })
             // Runs of elements are dequantized by one kernel, which has no shapes.
-            .filter(|kernel| kernel.shape == Shape::Serial || !(kernel.is_run() || kernel.access == Access::Pairs))
+            .filter(|kernel| kernel.shape == Shape::Serial || !(kernel.is_run() || kernel.access.is_by_pairs()))
+            .filter(|kernel| kernel.direction == Direction::Dequantize || kernel.access != Access::LanePairs)
     }
 
     /// Whether it dequantizes runs of elements, and so has its own way to divide the work.
@@ -170,6 +181,7 @@ impl Kernel {
         let access = match self.access {
             Access::Words if !self.is_run() => " words",
             Access::Pairs => " pairs",
+            Access::LanePairs => " lane pairs",
             _ => "",
         };
         format!("{} {} {}{access}", self.format, self.entry_point(), self.dtype)
@@ -178,7 +190,7 @@ impl Kernel {
     /// The features that a device needs for it.
     #[must_use]
     pub fn needs(self) -> wgpu::Features {
-        if self.access == Access::Pairs { wgpu::Features::SHADER_INT64 } else { wgpu::Features::empty() }
+        if self.access.is_by_pairs() { wgpu::Features::SHADER_INT64 } else { wgpu::Features::empty() }
     }
 
     /// Whether codes are guessed in floating point, and settled in integers where a guess is in doubt.
@@ -209,13 +221,18 @@ impl Kernel {
         }
         match (self.direction, self.shape, self.access) {
             (Direction::Dequantize, Shape::Serial, Access::Vectors) => parts.push(shader!("shared/codes_vectors.wgsl")),
-            (Direction::Dequantize, Shape::Serial, Access::Pairs) => parts.push(shader!("shared/codes_pairs.wgsl")),
+            (Direction::Dequantize, Shape::Serial, Access::Pairs) => {
+                parts.extend_from_slice(&[shader!("shared/codes_pairs.wgsl"), shader!("shared/pair_in_vectors.wgsl")]);
+            }
+            (Direction::Dequantize, Shape::Serial, Access::LanePairs) => {
+                parts.extend_from_slice(&[shader!("shared/codes_pairs.wgsl"), shader!("shared/pair_by_lanes.wgsl")]);
+            }
             _ => {}
         }
         if self.direction == Direction::Quantize {
             parts.push(match self.access {
                 Access::Vectors => shader!("shared/weights_vectors.wgsl"),
-                Access::Pairs => shader!("shared/weights_pairs.wgsl"),
+                Access::Pairs | Access::LanePairs => shader!("shared/weights_pairs.wgsl"),
                 Access::Words => shader!("shared/weights_words.wgsl"),
             });
             parts.extend_from_slice(match self.dtype {

@@ -186,7 +186,11 @@ impl Gpu {
     /// The kernel of that shape that it uses for what lies at multiples of 16 bytes.
     #[must_use]
     pub fn kernel(&self, format: Format, direction: Direction, shape: Shape, dtype: Dtype) -> Kernel {
-        let access = if self.pairs && shape == Shape::Serial { Access::Pairs } else { Access::Vectors };
+        let access = match direction {
+            _ if !self.pairs || shape != Shape::Serial => Access::Vectors,
+            Direction::Dequantize if has_wide_registers() => Access::LanePairs,
+            _ => Access::Pairs,
+        };
         Kernel { format, direction, shape, dtype, access }
     }
 
@@ -374,6 +378,14 @@ fn useful_features(info: &wgpu::AdapterInfo) -> wgpu::Features {
         _ => wgpu::Features::empty(),
     };
     wgpu::Features::SUBGROUP | pairs | unified_memory(info)
+}
+
+/// Whether the host, on which software adapters run, has registers of 512 bits.
+fn has_wide_registers() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512f");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// The feature by which a device with unified memory does without staging; none for another's, where it would be slow.

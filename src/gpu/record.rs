@@ -107,7 +107,7 @@ impl Gpu {
         for (part, in_vectors) in [(whole, true), (rest, false)] {
             if part.n_elems > 0 {
                 let mut kernel = self.kernel_for(packed, Direction::Dequantize, dtype, in_vectors);
-                if kernel.access == Access::Pairs && !values.offset.is_multiple_of(32) {
+                if kernel.access.is_by_pairs() && !values.offset.is_multiple_of(32) {
                     kernel.access = Access::Vectors;
                 }
                 self.record(encoder, kernel, packed, &part, &values).await?;

@@ -85,6 +85,7 @@ impl Args {
                     let one = |name| match name {
                         "vectors" => Ok(Access::Vectors),
                         "pairs" => Ok(Access::Pairs),
+                        "lane-pairs" => Ok(Access::LanePairs),
                         "words" => Ok(Access::Words),
                         _ => bail!("no access {name}"),
                     };

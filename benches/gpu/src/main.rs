@@ -16,7 +16,7 @@ mod product;
 use anyhow::{Context as _, Result};
 use args::{Args, Variant};
 use measure::{Subject, Timing};
-use wgquant::gpu::{Access, Direction, Kernel, Params, Shape};
+use wgquant::gpu::{Direction, Kernel, Params, Shape};
 use wgquant::{Dtype, Gpu};
 
 /// Float twins of kernels: an integer part, and what stands in its place.
@@ -166,7 +166,7 @@ fn copies(kernel: Kernel, n_blocks: u32) -> Vec<Subject> {
     let by_words = include_str!("../shaders/copy_by_words.wgsl");
     let mut texts =
         vec![("copy, a block an invocation", by_words, by_block), ("copy, neighbouring addresses", "", wide)];
-    if kernel.access == Access::Pairs {
+    if kernel.access.is_by_pairs() {
         texts.push((IN_PAIRS, include_str!("../shaders/copy_by_pairs.wgsl"), by_block));
     }
     let (input, output) = (kernel.input_block_bytes()[0] / 16, kernel.output_block_bytes()[0] / 16);

@@ -72,6 +72,7 @@ pub(in crate::simd) fn dequantize4<'a, D: Decode4>(
         let Some(scale) = ordinary(D::scale(scale), largest, Dtype::F32) else {
             return n_done;
         };
+        super::memory::prefetch_after(codes);
         let (low, high) = (low * scale, high * scale);
         if D::LAYOUT == Layout::EvenHigh {
             if let Some(invalid) = D::INVALID {
@@ -113,6 +114,7 @@ pub(in crate::simd) fn dequantize8<'a, D: Decode8>(
         let Some(scale) = ordinary(D::scale(scale), 128.0, Dtype::F32) else {
             return n_done;
         };
+        codes.chunks_exact(64).for_each(super::memory::prefetch_after);
         if let Some(invalid) = D::INVALID {
             for codes in codes.chunks_exact(32) {
                 if U8x32::from_slice(avx2, codes).simd_eq(invalid).any_true() {

@@ -82,3 +82,9 @@ pub(super) fn prefetch(bytes: &[u8]) {
     // SAFETY: it is part of SSE, and a hint, which reads nothing that the program could see.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().cast()) };
 }
+
+#[inline(always)]
+pub(super) fn prefetch_after(bytes: &[u8]) {
+    // SAFETY: it is part of SSE, and a hint, which reads nothing that the program could see.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(AHEAD).cast()) };
+}
