@@ -2,8 +2,38 @@
 
 use fearless_simd::{f32x16, i8x64, i32x16, prelude::*, u8x16, u8x32, u8x64, u16x32, u32x16};
 
+#[cfg(target_arch = "x86_64")]
+use super::x86::memory::prefetch_ahead;
 use super::{GROUP, INFINITY_BITS, LANES, Layout};
 use crate::dtype::Dtype;
+
+/// Other processors are left to look ahead by themselves.
+#[cfg(not(target_arch = "x86_64"))]
+fn prefetch_ahead(_: &[u8], _: usize) {}
+
+/// Stores vectors in memory that is borrowed for `'a`.
+pub(super) trait Store<'a> {
+    /// Stores 64 bytes.
+    fn store<S: Simd>(&self, bytes: u8x64<S>, out: &'a mut [u8; 64]);
+
+    /// Stores 32 bytes.
+    fn store_half<S: Simd>(&self, bytes: u8x32<S>, out: &'a mut [u8; 32]);
+}
+
+/// As ever.
+pub(super) struct Cached;
+
+impl<'a> Store<'a> for Cached {
+    #[inline(always)]
+    fn store<S: Simd>(&self, bytes: u8x64<S>, out: &'a mut [u8; 64]) {
+        bytes.store_slice(out);
+    }
+
+    #[inline(always)]
+    fn store_half<S: Simd>(&self, bytes: u8x32<S>, out: &'a mut [u8; 32]) {
+        bytes.store_slice(out);
+    }
+}
 
 /// How a format's 4-bit codes become values.
 pub(super) trait Decode4 {
@@ -78,21 +108,23 @@ fn products<S: Simd>(values: f32x16<S>, scale: f32, dtype: Dtype) -> u32x16<S> {
 /// [`Twin::dequantize`](super::Twin::dequantize) of a format with 4-bit codes: each block's 16 values are computed once
 /// and looked up, byte by byte.
 #[inline(always)]
-pub(super) fn dequantize4<S: Simd, D: Decode4>(
+pub(super) fn dequantize4<'a, S: Simd, D: Decode4>(
     simd: S,
-    codes: &[u8],
+    all_codes: &[u8],
     scales: &[u8],
     dtype: Dtype,
-    out: &mut [u8],
+    out: &'a mut [u8],
+    to: &impl Store<'a>,
 ) -> usize {
     let width = dtype.n_bytes();
     let n_blocks = if D::LAYOUT == Layout::EvenHigh { 2 } else { 4 };
     let values = f32x16::from_slice(simd, &D::VALUES);
     let largest = D::VALUES.iter().fold(0.0_f32, |max, value| max.max(value.abs()));
 
-    let parts = codes.chunks_exact(GROUP / 2).zip(scales.chunks_exact(n_blocks * D::SCALE_BYTES));
+    let parts = all_codes.chunks_exact(GROUP / 2).zip(scales.chunks_exact(n_blocks * D::SCALE_BYTES));
     let mut n_done = 0;
     for (out, (codes, scales)) in out.chunks_exact_mut(GROUP * width).zip(parts) {
+        prefetch_ahead(all_codes, n_done / 2);
         let mut tables = [[u8x16::splat(simd, 0); 4]; 4];
         for (table, scale) in tables.iter_mut().zip(scales.chunks_exact(D::SCALE_BYTES)) {
             let Some(scale) = ordinary(D::scale(scale), largest, dtype) else {
@@ -111,13 +143,13 @@ pub(super) fn dequantize4<S: Simd, D: Decode4>(
         let (first, second) = out.split_at_mut(GROUP / 2 * width);
         if D::LAYOUT == Layout::EvenHigh {
             let (low, high) = high.interleave(low);
-            look_up(simd, low, [tables[0]; 2], width, first);
-            look_up(simd, high, [tables[1]; 2], width, second);
+            look_up(simd, low, [tables[0]; 2], first, to);
+            look_up(simd, high, [tables[1]; 2], second, to);
         } else {
             // A lane of 128 bits has a block's codes, low nibbles before high ones.
             let ((low01, low23), (high01, high23)) = (low.split(), high.split());
-            look_up(simd, halves(low01, high01), [tables[0], tables[1]], width, first);
-            look_up(simd, halves(low23, high23), [tables[2], tables[3]], width, second);
+            look_up(simd, halves(low01, high01), [tables[0], tables[1]], first, to);
+            look_up(simd, halves(low23, high23), [tables[2], tables[3]], second, to);
         }
         n_done += GROUP;
     }
@@ -132,26 +164,28 @@ fn halves<S: Simd>(low: u8x32<S>, high: u8x32<S>) -> u8x64<S> {
 }
 
 /// Writes the values of 64 codes, the first 32 by one table and the others by another. A table has one vector for each
-/// byte of a value.
+/// byte of a value, of which there is room for two or four.
 #[inline(always)]
-fn look_up<S: Simd>(_: S, codes: u8x64<S>, tables: [[u8x16<S>; 4]; 2], width: usize, out: &mut [u8]) {
+fn look_up<'a, S: Simd>(_: S, codes: u8x64<S>, tables: [[u8x16<S>; 4]; 2], out: &'a mut [u8], to: &impl Store<'a>) {
     let plane0 = plane(codes, tables[0][0], tables[1][0]);
     let plane1 = plane(codes, tables[0][1], tables[1][1]);
     let (low, high) = plane0.interleave(plane1);
-    if width == 2 {
-        low.store_slice(&mut out[..64]);
-        high.store_slice(&mut out[64..]);
+    let out = out.as_chunks_mut().0;
+    if let [first, second] = out {
+        to.store(low, first);
+        to.store(high, second);
         return;
     }
+    let [first, second, third, fourth] = out else { return };
     let plane2 = plane(codes, tables[0][2], tables[1][2]);
     let plane3 = plane(codes, tables[0][3], tables[1][3]);
     let (upper_low, upper_high) = plane2.interleave(plane3);
     let (a, b) = low.bitcast::<u16x32<S>>().interleave(upper_low.bitcast::<u16x32<S>>());
     let (c, d) = high.bitcast::<u16x32<S>>().interleave(upper_high.bitcast::<u16x32<S>>());
-    a.bitcast::<u8x64<S>>().store_slice(&mut out[..64]);
-    b.bitcast::<u8x64<S>>().store_slice(&mut out[64..128]);
-    c.bitcast::<u8x64<S>>().store_slice(&mut out[128..192]);
-    d.bitcast::<u8x64<S>>().store_slice(&mut out[192..]);
+    to.store(a.bitcast(), first);
+    to.store(b.bitcast(), second);
+    to.store(c.bitcast(), third);
+    to.store(d.bitcast(), fourth);
 }
 
 #[inline(always)]
@@ -161,19 +195,21 @@ fn plane<S: Simd>(codes: u8x64<S>, first: u8x16<S>, second: u8x16<S>) -> u8x64<S
 
 /// [`Twin::dequantize`](super::Twin::dequantize) of a format with 8-bit codes.
 #[inline(always)]
-pub(super) fn dequantize8<S: Simd, D: Decode8>(
+pub(super) fn dequantize8<'a, S: Simd, D: Decode8>(
     simd: S,
-    codes: &[u8],
+    all_codes: &[u8],
     scales: &[u8],
     dtype: Dtype,
-    out: &mut [u8],
+    out: &'a mut [u8],
+    to: &impl Store<'a>,
 ) -> usize {
     let width = dtype.n_bytes();
     let n_vectors = D::BLOCK / LANES;
 
-    let parts = codes.chunks_exact(64).zip(scales.chunks_exact(64 / D::BLOCK * D::SCALE_BYTES));
+    let parts = all_codes.chunks_exact(64).zip(scales.chunks_exact(64 / D::BLOCK * D::SCALE_BYTES));
     let mut n_done = 0;
     for (out, (codes, scales)) in out.chunks_exact_mut(64 * width).zip(parts) {
+        prefetch_ahead(all_codes, n_done);
         let codes = i8x64::from_slice(simd, bytemuck::cast_slice(codes));
         if let Some(invalid) = D::INVALID
             && codes.simd_eq(invalid.cast_signed()).any_true()
@@ -191,15 +227,14 @@ pub(super) fn dequantize8<S: Simd, D: Decode8>(
                 return n_done;
             };
             if width == 4 {
-                for (&codes, out) in vectors.iter().zip(out.chunks_exact_mut(64)) {
-                    let bits = products(codes.to_float(), scale, dtype);
-                    bits.bitcast::<u8x64<S>>().store_slice(out);
+                for (&codes, out) in vectors.iter().zip(out.as_chunks_mut().0) {
+                    to.store(products(codes.to_float(), scale, dtype).bitcast(), out);
                 }
             } else {
-                for (codes, out) in vectors.chunks_exact(2).zip(out.chunks_exact_mut(64)) {
+                for (codes, out) in vectors.chunks_exact(2).zip(out.as_chunks_mut().0) {
                     let low = products(codes[0].to_float(), scale, dtype);
                     let high = products(codes[1].to_float(), scale, dtype);
-                    low.narrow(high).bitcast::<u8x64<S>>().store_slice(out);
+                    to.store(low.narrow(high).bitcast(), out);
                 }
             }
         }

@@ -98,21 +98,26 @@ macro_rules! dequantize {
     ($function:ident, $format:ty) => {
         |level, codes, scales, dtype, stores, out| {
             #[cfg(target_arch = "x86_64")]
-            if let (Some(avx2), $crate::Dtype::F32) = (level.as_avx2(), dtype) {
-                use crate::simd::x86::{decode::$function, memory::{Cached, PastCaches}};
-                return match stores {
-                    crate::simd::Stores::Cached => avx2.vectorize(
-                        #[inline(always)]
-                        || $function::<$format>(avx2, codes, scales, out, &Cached),
-                    ),
-                    crate::simd::Stores::PastCaches => avx2.vectorize(
-                        #[inline(always)]
-                        || $function::<$format>(avx2, codes, scales, out, &PastCaches::new()),
-                    ),
-                };
+            if stores == crate::simd::Stores::PastCaches {
+                let to = crate::simd::x86::memory::PastCaches::new();
+                return crate::simd::dequantize!($function, $format, level, codes, scales, dtype, out, &to);
             }
             let _ = stores;
-            crate::simd::dispatch!(level, simd => crate::simd::decode::$function::<_, $format>(simd, codes, scales, dtype, out))
+            crate::simd::dequantize!($function, $format, level, codes, scales, dtype, out, &crate::simd::decode::Cached)
+        }
+    };
+    ($function:ident, $format:ty, $level:ident, $codes:ident, $scales:ident, $dtype:ident, $out:ident, $to:expr) => {
+        {
+            #[cfg(target_arch = "x86_64")]
+            if let (Some(avx2), $crate::Dtype::F32) = ($level.as_avx2(), $dtype) {
+                return avx2.vectorize(
+                    #[inline(always)]
+                    || crate::simd::x86::decode::$function::<$format>(avx2, $codes, $scales, $out, $to),
+                );
+            }
+            crate::simd::dispatch!($level, simd => crate::simd::decode::$function::<_, $format>(
+                simd, $codes, $scales, $dtype, $out, $to
+            ))
         }
     };
 }

@@ -7,8 +7,8 @@ use std::arch::x86_64::{
 
 use fearless_simd::{Avx2, f32x8, i32x8, kernel, prelude::*, u8x32, u32x8};
 
-use super::super::decode::{Decode4, Decode8, ordinary};
-use super::memory::Store;
+use super::super::decode::{Decode4, Decode8, Store, ordinary};
+use super::memory::prefetch_ahead;
 use crate::dtype::Dtype;
 use crate::simd::Layout;
 
@@ -57,7 +57,7 @@ kernel!(
 #[inline(always)]
 pub(in crate::simd) fn dequantize4<'a, D: Decode4>(
     avx2: Avx2,
-    codes: &[u8],
+    all_codes: &[u8],
     scales: &[u8],
     out: &'a mut [u8],
     to: &impl Store<'a>,
@@ -66,13 +66,15 @@ pub(in crate::simd) fn dequantize4<'a, D: Decode4>(
     let largest = D::VALUES.iter().fold(0.0_f32, |max, value| max.max(value.abs()));
     let n = if D::LAYOUT == Layout::EvenHigh { 64 } else { 32 };
 
-    let parts = codes.chunks_exact(n / 2).zip(scales.chunks_exact(D::SCALE_BYTES));
+    let parts = all_codes.chunks_exact(n / 2).zip(scales.chunks_exact(D::SCALE_BYTES));
     let mut n_done = 0;
     for (out, (codes, scale)) in out.chunks_exact_mut(4 * n).zip(parts) {
         let Some(scale) = ordinary(D::scale(scale), largest, Dtype::F32) else {
             return n_done;
         };
-        super::memory::prefetch_after(codes);
+        if (n_done / 2).is_multiple_of(64) {
+            prefetch_ahead(all_codes, n_done / 2);
+        }
         let (low, high) = (low * scale, high * scale);
         if D::LAYOUT == Layout::EvenHigh {
             if let Some(invalid) = D::INVALID {
@@ -83,15 +85,15 @@ pub(in crate::simd) fn dequantize4<'a, D: Decode4>(
             }
             for (codes, out) in codes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
                 let codes = U32x8::splat(avx2, u32::from_le_bytes(*codes));
-                to.store(look_up(avx2, low, high, spread_even_high(avx2, codes)), out);
+                to.store_half(look_up(avx2, low, high, spread_even_high(avx2, codes)).bitcast(), out);
             }
         } else {
             let (first, second) = out.split_at_mut(2 * n);
             let halves = first.as_chunks_mut().0.iter_mut().zip(second.as_chunks_mut().0);
             for (codes, (first, second)) in codes.as_chunks().0.iter().zip(halves) {
                 let codes = spread_bytes(avx2, u64::from_le_bytes(*codes));
-                to.store(look_up(avx2, low, high, codes), first);
-                to.store(look_up(avx2, low, high, codes >> 4), second);
+                to.store_half(look_up(avx2, low, high, codes).bitcast(), first);
+                to.store_half(look_up(avx2, low, high, codes >> 4).bitcast(), second);
             }
         }
         n_done += n;
@@ -103,18 +105,20 @@ pub(in crate::simd) fn dequantize4<'a, D: Decode4>(
 #[inline(always)]
 pub(in crate::simd) fn dequantize8<'a, D: Decode8>(
     avx2: Avx2,
-    codes: &[u8],
+    all_codes: &[u8],
     scales: &[u8],
     out: &'a mut [u8],
     to: &impl Store<'a>,
 ) -> usize {
-    let parts = codes.chunks_exact(D::BLOCK).zip(scales.chunks_exact(D::SCALE_BYTES));
+    let parts = all_codes.chunks_exact(D::BLOCK).zip(scales.chunks_exact(D::SCALE_BYTES));
     let mut n_done = 0;
     for (out, (codes, scale)) in out.chunks_exact_mut(4 * D::BLOCK).zip(parts) {
         let Some(scale) = ordinary(D::scale(scale), 128.0, Dtype::F32) else {
             return n_done;
         };
-        codes.chunks_exact(64).for_each(super::memory::prefetch_after);
+        if n_done.is_multiple_of(64) {
+            prefetch_ahead(all_codes, n_done);
+        }
         if let Some(invalid) = D::INVALID {
             for codes in codes.chunks_exact(32) {
                 if U8x32::from_slice(avx2, codes).simd_eq(invalid).any_true() {
@@ -124,7 +128,7 @@ pub(in crate::simd) fn dequantize8<'a, D: Decode8>(
         }
         for (codes, out) in codes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
             let codes = spread_signed_bytes(avx2, u64::from_le_bytes(*codes));
-            to.store(codes.to_float::<F32x8>() * scale, out);
+            to.store_half((codes.to_float::<F32x8>() * scale).bitcast(), out);
         }
         n_done += D::BLOCK;
     }

@@ -2,29 +2,12 @@
 
 #![expect(unsafe_code, reason = "both take a pointer")]
 
-use std::arch::x86_64::{
-    _MM_HINT_T0, _mm_prefetch, _mm_sfence, _mm_stream_ps, _mm256_castps256_ps128, _mm256_extractf128_ps,
-};
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch, _mm_sfence, _mm_stream_si128};
 use std::marker::PhantomData;
 
-use fearless_simd::{Avx2, f32x8, kernel, prelude::*, u8x32};
+use fearless_simd::{prelude::*, u8x16, u8x32, u8x64};
 
-type F32x8 = f32x8<Avx2>;
-
-/// Stores eight values in memory that is borrowed for `'a`.
-pub(in crate::simd) trait Store<'a> {
-    fn store(&self, values: F32x8, out: &'a mut [u8; 32]);
-}
-
-/// As ever.
-pub(in crate::simd) struct Cached;
-
-impl<'a> Store<'a> for Cached {
-    #[inline(always)]
-    fn store(&self, values: F32x8, out: &'a mut [u8; 32]) {
-        values.bitcast::<u8x32<Avx2>>().store_slice(out);
-    }
-}
+use super::super::decode::{Cached, Store};
 
 /// Past the caches: a line that is written as a whole isn't read before.
 ///
@@ -47,30 +30,35 @@ impl Drop for PastCaches<'_> {
 
 impl<'a> Store<'a> for PastCaches<'a> {
     #[inline(always)]
-    fn store(&self, values: F32x8, out: &'a mut [u8; 32]) {
-        if out.as_ptr().addr().is_multiple_of(16) {
-            stream(values.token(), values, out);
-        } else {
-            Cached.store(values, out);
+    fn store<S: Simd>(&self, bytes: u8x64<S>, out: &'a mut [u8; 64]) {
+        let (low, high) = bytes.split();
+        if let [first, second] = out.as_chunks_mut().0 {
+            self.store_half(low, first);
+            self.store_half(high, second);
+        }
+    }
+
+    #[inline(always)]
+    fn store_half<S: Simd>(&self, bytes: u8x32<S>, out: &'a mut [u8; 32]) {
+        if !out.as_ptr().addr().is_multiple_of(16) {
+            return Cached.store_half(bytes, out);
+        }
+        let (low, high) = bytes.split();
+        if let [first, second] = out.as_chunks_mut().0 {
+            stream(low, first);
+            stream(high, second);
         }
     }
 }
 
-kernel!(
-    /// `out` has to begin at a multiple of 16 bytes.
-    #[inline(always)]
-    fn stream(avx2: Avx2, values: F32x8, out: &mut [u8; 32]) {
-        let (low, high) = (_mm256_castps256_ps128(values.into()), _mm256_extractf128_ps::<1>(values.into()));
-        let at = out.as_mut_ptr().cast::<f32>();
-        // SAFETY: both halves of `out` are written, and nothing else. The only caller has looked where they begin.
-        unsafe {
-            _mm_stream_ps(at, low);
-            _mm_stream_ps(at.add(4), high);
-        }
-    }
-);
+/// `out` has to begin at a multiple of 16 bytes.
+#[inline(always)]
+fn stream<S: Simd>(bytes: u8x16<S>, out: &mut [u8; 16]) {
+    // SAFETY: it is part of SSE2, which x86-64 has, and writes `out` and nothing else. The only caller has looked where it begins.
+    unsafe { _mm_stream_si128(out.as_mut_ptr().cast(), bytes.into()) };
+}
 
-/// How many bytes ahead weights are asked for. With half or twice as many most formats are slower.
+/// How many bytes ahead weights and codes are asked for. With half or twice as many most formats are slower.
 pub(super) const AHEAD: usize = 4096;
 
 /// How many bytes ahead a single line is asked for, so that where its page lies is known by the time that others are.
@@ -83,8 +71,10 @@ pub(super) fn prefetch(bytes: &[u8]) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().cast()) };
 }
 
+/// [`prefetch`] of what is [`AHEAD`] of the byte at `at`, if there is so much.
 #[inline(always)]
-pub(super) fn prefetch_after(bytes: &[u8]) {
-    // SAFETY: it is part of SSE, and a hint, which reads nothing that the program could see.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(AHEAD).cast()) };
+pub(in crate::simd) fn prefetch_ahead(bytes: &[u8], at: usize) {
+    if let Some(bytes) = bytes.get(at + AHEAD..) {
+        prefetch(bytes);
+    }
 }
