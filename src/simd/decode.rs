@@ -85,24 +85,49 @@ fn products<S: Simd>(values: f32x16<S>, scale: f32, dtype: Dtype) -> u32x16<S> {
     if dtype == Dtype::F32 {
         return bits;
     }
-    // Rounding twice is rounding once if the first one keeps what it drops in the last bit: that becomes odd where the
-    // product isn't exact.
-    let scale = f32x16::splat(values.token(), scale);
-    let error = values.mul_sub_precise(scale, product);
-    let away = (error.bitcast::<u32x16<S>>() ^ bits).simd_lt(1 << 31);
-    let odd = away.select(bits + 1, bits - 1);
-    let keep = error.simd_eq(0.0).select(u32x16::splat(values.token(), 1), bits & 1);
-    let bits = keep.simd_eq(1).select(bits, odd);
-
-    if dtype == Dtype::BF16 {
-        return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    }
-    let sign = (bits >> 16) & 0x8000;
     let magnitude = bits & 0x7fff_ffff;
-    // From 2^-14 on the exponent is rebased and 13 bits are rounded off. Below, adding a half leaves multiples of 2^-24.
-    let normal = (magnitude + 0xfff + ((magnitude >> 13) & 1) - (112 << 23)) >> 13;
-    let subnormal = (magnitude.bitcast::<f32x16<S>>() + 0.5).bitcast::<u32x16<S>>() - 0.5_f32.to_bits();
-    magnitude.simd_lt(113 << 23).select(subnormal, normal) | sign
+    // Rounding twice is rounding once but where the first one gives the middle between two results.
+    if dtype == Dtype::BF16 {
+        if (bits & 0xffff).simd_ne(0x8000).all_true() {
+            return (bits + 0x8000) >> 16;
+        }
+    } else if ((bits & 0x1fff).simd_ne(0x1000) & (magnitude.simd_ge(113 << 23) | magnitude.simd_eq(0))).all_true() {
+        // From 2^-14 on the exponent is rebased.
+        let rounded = (magnitude.max((112 << 23) - 0x1000) + 0x1000 - (112 << 23)) >> 13;
+        return rounded | ((bits >> 16) & 0x8000);
+    }
+    rounded_once(values, scale, dtype)
+}
+
+/// [`products`] of 16 bits, whatever is between two results.
+#[cold]
+#[inline(never)]
+fn rounded_once<S: Simd>(values: f32x16<S>, scale: f32, dtype: Dtype) -> u32x16<S> {
+    values.token().vectorize(
+        #[inline(always)]
+        || {
+            let product = values * scale;
+            let bits: u32x16<S> = product.bitcast();
+            // Rounding twice is rounding once if the first one keeps what it drops in the last bit: that becomes odd where the
+            // product isn't exact.
+            let scale = f32x16::splat(values.token(), scale);
+            let error = values.mul_sub_precise(scale, product);
+            let away = (error.bitcast::<u32x16<S>>() ^ bits).simd_lt(1 << 31);
+            let odd = away.select(bits + 1, bits - 1);
+            let keep = error.simd_eq(0.0).select(u32x16::splat(values.token(), 1), bits & 1);
+            let bits = keep.simd_eq(1).select(bits, odd);
+
+            if dtype == Dtype::BF16 {
+                return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+            }
+            let sign = (bits >> 16) & 0x8000;
+            let magnitude = bits & 0x7fff_ffff;
+            // From 2^-14 on the exponent is rebased and 13 bits are rounded off. Below, adding a half leaves multiples of 2^-24.
+            let normal = (magnitude + 0xfff + ((magnitude >> 13) & 1) - (112 << 23)) >> 13;
+            let subnormal = (magnitude.bitcast::<f32x16<S>>() + 0.5).bitcast::<u32x16<S>>() - 0.5_f32.to_bits();
+            magnitude.simd_lt(113 << 23).select(subnormal, normal) | sign
+        },
+    )
 }
 
 /// [`Twin::dequantize`](super::Twin::dequantize) of a format with 4-bit codes: each block's 16 values are computed once
