@@ -45,6 +45,8 @@ pub(super) trait Decode4 {
     const VALUES: [f32; 16];
     /// The code that no writer makes, if there is one.
     const INVALID: Option<u8> = None;
+    /// Whether every scale times every value is exact as `f32`.
+    const EXACT: bool = false;
 
     /// The scale from its bytes; `None` where that is the reference's to do.
     fn scale(bytes: &[u8]) -> Option<f32>;
@@ -58,6 +60,8 @@ pub(super) trait Decode8 {
     const SCALE_BYTES: usize;
     /// The code that no writer makes, if there is one.
     const INVALID: Option<u8> = None;
+    /// Whether every scale times every value is exact as `f32`.
+    const EXACT: bool = false;
 
     /// As [`Decode4::scale`].
     fn scale(bytes: &[u8]) -> Option<f32>;
@@ -77,24 +81,34 @@ pub(super) fn ordinary(scale: Option<f32>, largest: f32, dtype: Dtype) -> Option
     if is_ordinary { scale } else { None }
 }
 
-/// The bits of value · scale as `dtype`, rounded once, in the low bits of each lane.
+/// The bits of value · scale as `dtype`, rounded once, in the low bits of each lane. `exact` says that all such products are exact
+/// as `f32`.
 #[inline(always)]
-fn products<S: Simd>(values: f32x16<S>, scale: f32, dtype: Dtype) -> u32x16<S> {
+fn products<S: Simd>(values: f32x16<S>, scale: f32, dtype: Dtype, exact: bool) -> u32x16<S> {
     let product = values * scale;
     let bits: u32x16<S> = product.bitcast();
-    if dtype == Dtype::F32 {
-        return bits;
-    }
-    let magnitude = bits & 0x7fff_ffff;
-    // Rounding twice is rounding once but where the first one gives the middle between two results.
-    if dtype == Dtype::BF16 {
-        if (bits & 0xffff).simd_ne(0x8000).all_true() {
-            return (bits + 0x8000) >> 16;
+    // Rounding twice is rounding once but where the first one gives the middle between two results and isn't exact.
+    match dtype {
+        Dtype::F32 => return bits,
+        Dtype::BF16 => {
+            if exact {
+                return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+            }
+            if (bits & 0xffff).simd_ne(0x8000).all_true() {
+                return (bits + 0x8000) >> 16;
+            }
         }
-    } else if ((bits & 0x1fff).simd_ne(0x1000) & (magnitude.simd_ge(113 << 23) | magnitude.simd_eq(0))).all_true() {
-        // From 2^-14 on the exponent is rebased.
-        let rounded = (magnitude.max((112 << 23) - 0x1000) + 0x1000 - (112 << 23)) >> 13;
-        return rounded | ((bits >> 16) & 0x8000);
+        Dtype::F16 => {
+            let magnitude = bits & 0x7fff_ffff;
+            let normal = magnitude.simd_ge(113 << 23) | magnitude.simd_eq(0);
+            let middle = (bits & 0x1fff).simd_eq(0x1000);
+            if normal.all_true() && (exact || !middle.any_true()) {
+                // From 2^-14 on the exponent is rebased. (Zero stays zero: a half is rounded away.)
+                let half = if exact { ((bits >> 13) & 1) + 0xfff } else { u32x16::splat(values.token(), 0x1000) };
+                let rounded = magnitude.max(112 << 23) + half - (112 << 23);
+                return (rounded >> 13) | ((bits >> 16) & 0x8000);
+            }
+        }
     }
     rounded_once(values, scale, dtype)
 }
@@ -155,7 +169,7 @@ pub(super) fn dequantize4<'a, S: Simd, D: Decode4>(
             let Some(scale) = ordinary(D::scale(scale), largest, dtype) else {
                 return n_done;
             };
-            let words: u8x64<S> = products(values, scale, dtype).bitcast();
+            let words: u8x64<S> = products(values, scale, dtype, D::EXACT).bitcast();
             *table = u8x16::load_four_interleaved(simd, &words.to_array());
         }
         let packed = u8x64::from_slice(simd, codes);
@@ -253,12 +267,12 @@ pub(super) fn dequantize8<'a, S: Simd, D: Decode8>(
             };
             if width == 4 {
                 for (&codes, out) in vectors.iter().zip(out.as_chunks_mut().0) {
-                    to.store(products(codes.to_float(), scale, dtype).bitcast(), out);
+                    to.store(products(codes.to_float(), scale, dtype, D::EXACT).bitcast(), out);
                 }
             } else {
                 for (codes, out) in vectors.chunks_exact(2).zip(out.as_chunks_mut().0) {
-                    let low = products(codes[0].to_float(), scale, dtype);
-                    let high = products(codes[1].to_float(), scale, dtype);
+                    let low = products(codes[0].to_float(), scale, dtype, D::EXACT);
+                    let high = products(codes[1].to_float(), scale, dtype, D::EXACT);
                     to.store(low.narrow(high).bitcast(), out);
                 }
             }

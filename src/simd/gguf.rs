@@ -94,6 +94,7 @@ pub(super) fn q8_0_codes<S: Simd>(x: f32x16<S>, id: f32) -> u32x16<S> {
 }
 
 impl Decode4 for Q40 {
+    const EXACT: bool = true;
     const LAYOUT: Layout = Layout::Halves;
     const SCALE_BYTES: usize = 2;
     const VALUES: [f32; 16] = [-8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0];
@@ -105,6 +106,7 @@ impl Decode4 for Q40 {
 }
 
 impl Decode8 for Q80 {
+    const EXACT: bool = true;
     const BLOCK: usize = 32;
     const SCALE_BYTES: usize = 2;
 

@@ -4,8 +4,8 @@
 //! caller has the reference do that one. So errors, short tails and rare values are the reference's own.
 //!
 //! Each function is written once, on vectors of 16 lanes, and compiled for every instruction set; `fearless_simd` picks
-//! one at run time. Operations are IEEE 754's, each rounded once, so all of them give the same bits. With AVX2 most blocks
-//! are done by `x86`, eight at a time.
+//! one at run time. Operations are IEEE 754's, each rounded once, so all of them give the same bits. With AVX2 or AVX-512
+//! most blocks are done by `x86`, eight at a time.
 //!
 //! Every function is `inline(always)`, and none has a closure or calls one of the standard library's helpers that take one:
 //! what is not inlined is compiled without the instructions it was meant for. The hot parts are straight lines of code, so that

@@ -52,6 +52,7 @@ pub(super) fn magnitudes<S: Simd>(x: f32x16<S>, inverse: f32) -> u32x16<S> {
 }
 
 impl Decode4 for Mx {
+    const EXACT: bool = true;
     const LAYOUT: Layout = Layout::Halves;
     const SCALE_BYTES: usize = 1;
     /// Code 8 is +0.0.

@@ -34,6 +34,10 @@ pub(crate) fn interop(root: &Path) -> Result<()> {
     }
     let mut pip = Command::new(&python);
     pip.current_dir(root).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", REQUIREMENTS]);
+    // ggml multiplies by AMX where the compiler says that the CPU has it, and crashes where the kernel doesn't let it.
+    if cfg!(target_arch = "x86_64") {
+        pip.envs(["CFLAGS", "CXXFLAGS"].map(|flags| (flags, "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16")));
+    }
     run(&mut pip)
         .context("llama-cpp-python is compiled, for which it needs a C++ compiler; the others are downloads")?;
     println!("==> wgquant");
