@@ -3,13 +3,15 @@
 use fearless_simd::{f32x16, i8x64, i32x16, prelude::*, u8x16, u8x32, u8x64, u16x32, u32x16};
 
 #[cfg(target_arch = "x86_64")]
-use super::x86::memory::prefetch_ahead;
+use super::x86::memory::{AHEAD, prefetch};
 use super::{GROUP, INFINITY_BITS, LANES, Layout};
 use crate::dtype::Dtype;
 
 /// Other processors are left to look ahead by themselves.
 #[cfg(not(target_arch = "x86_64"))]
-fn prefetch_ahead(_: &[u8], _: usize) {}
+fn prefetch(_: &[u8], _: usize) {}
+#[cfg(not(target_arch = "x86_64"))]
+const AHEAD: usize = 0;
 
 /// Stores vectors in memory that is borrowed for `'a`.
 pub(super) trait Store<'a> {
@@ -85,61 +87,57 @@ pub(super) fn ordinary(scale: Option<f32>, largest: f32, dtype: Dtype) -> Option
 /// as `f32`.
 #[inline(always)]
 fn products<S: Simd>(values: f32x16<S>, scale: f32, dtype: Dtype, exact: bool) -> u32x16<S> {
-    let product = values * scale;
-    let bits: u32x16<S> = product.bitcast();
-    // Rounding twice is rounding once but where the first one gives the middle between two results and isn't exact.
-    match dtype {
-        Dtype::F32 => return bits,
-        Dtype::BF16 => {
-            if exact {
-                return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-            }
-            if (bits & 0xffff).simd_ne(0x8000).all_true() {
-                return (bits + 0x8000) >> 16;
-            }
-        }
-        Dtype::F16 => {
-            let magnitude = bits & 0x7fff_ffff;
-            let normal = magnitude.simd_ge(113 << 23) | magnitude.simd_eq(0);
-            let middle = (bits & 0x1fff).simd_eq(0x1000);
-            if normal.all_true() && (exact || !middle.any_true()) {
-                // From 2^-14 on the exponent is rebased. (Zero stays zero: a half is rounded away.)
-                let half = if exact { ((bits >> 13) & 1) + 0xfff } else { u32x16::splat(values.token(), 0x1000) };
-                let rounded = magnitude.max(112 << 23) + half - (112 << 23);
-                return (rounded >> 13) | ((bits >> 16) & 0x8000);
-            }
-        }
+    let mut bits: u32x16<S> = (values * scale).bitcast();
+    if dtype == Dtype::F32 {
+        return bits;
     }
-    rounded_once(values, scale, dtype)
+    if !exact {
+        if let Some(rounded) = rounded_again(bits, dtype) {
+            return rounded;
+        }
+        bits = rounded_to_odd(values, scale);
+    }
+
+    if dtype == Dtype::BF16 {
+        return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    }
+    let sign = (bits >> 16) & 0x8000;
+    let magnitude = bits & 0x7fff_ffff;
+    // From 2^-14 on the exponent is rebased and 13 bits are rounded off. Below, adding a half leaves multiples of 2^-24.
+    let normal = (magnitude + 0xfff + ((magnitude >> 13) & 1) - (112 << 23)) >> 13;
+    let subnormal = (magnitude.bitcast::<f32x16<S>>() + 0.5).bitcast::<u32x16<S>>() - 0.5_f32.to_bits();
+    magnitude.simd_lt(113 << 23).select(subnormal, normal) | sign
 }
 
-/// [`products`] of 16 bits, whatever is between two results.
+/// Products that are rounded already, rounded to 16 bits; `None` where that isn't rounding once: where one is in the middle between two
+/// results, or, but for 0, not a normal number.
+#[inline(always)]
+fn rounded_again<S: Simd>(bits: u32x16<S>, dtype: Dtype) -> Option<u32x16<S>> {
+    if dtype == Dtype::BF16 {
+        return if (bits & 0xffff).simd_ne(0x8000).all_true() { Some((bits + 0x8000) >> 16) } else { None };
+    }
+    let magnitude = bits & 0x7fff_ffff;
+    let normal = magnitude.simd_ge(113 << 23) | magnitude.simd_eq(0);
+    if !(normal & (bits & 0x1fff).simd_ne(0x1000)).all_true() {
+        return None;
+    }
+    Some(((magnitude.max((112 << 23) - 0x1000) + 0x1000 - (112 << 23)) >> 13) | ((bits >> 16) & 0x8000))
+}
+
+/// The bits of value · scale, the last one odd where the product isn't exact: then rounding again is rounding once.
 #[cold]
 #[inline(never)]
-fn rounded_once<S: Simd>(values: f32x16<S>, scale: f32, dtype: Dtype) -> u32x16<S> {
+fn rounded_to_odd<S: Simd>(values: f32x16<S>, scale: f32) -> u32x16<S> {
     values.token().vectorize(
         #[inline(always)]
         || {
             let product = values * scale;
             let bits: u32x16<S> = product.bitcast();
-            // Rounding twice is rounding once if the first one keeps what it drops in the last bit: that becomes odd where the
-            // product isn't exact.
-            let scale = f32x16::splat(values.token(), scale);
-            let error = values.mul_sub_precise(scale, product);
+            let error = values.mul_sub_precise(f32x16::splat(values.token(), scale), product);
             let away = (error.bitcast::<u32x16<S>>() ^ bits).simd_lt(1 << 31);
             let odd = away.select(bits + 1, bits - 1);
             let keep = error.simd_eq(0.0).select(u32x16::splat(values.token(), 1), bits & 1);
-            let bits = keep.simd_eq(1).select(bits, odd);
-
-            if dtype == Dtype::BF16 {
-                return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-            }
-            let sign = (bits >> 16) & 0x8000;
-            let magnitude = bits & 0x7fff_ffff;
-            // From 2^-14 on the exponent is rebased and 13 bits are rounded off. Below, adding a half leaves multiples of 2^-24.
-            let normal = (magnitude + 0xfff + ((magnitude >> 13) & 1) - (112 << 23)) >> 13;
-            let subnormal = (magnitude.bitcast::<f32x16<S>>() + 0.5).bitcast::<u32x16<S>>() - 0.5_f32.to_bits();
-            magnitude.simd_lt(113 << 23).select(subnormal, normal) | sign
+            keep.simd_eq(1).select(bits, odd)
         },
     )
 }
@@ -163,7 +161,7 @@ pub(super) fn dequantize4<'a, S: Simd, D: Decode4>(
     let parts = all_codes.chunks_exact(GROUP / 2).zip(scales.chunks_exact(n_blocks * D::SCALE_BYTES));
     let mut n_done = 0;
     for (out, (codes, scales)) in out.chunks_exact_mut(GROUP * width).zip(parts) {
-        prefetch_ahead(all_codes, n_done / 2);
+        prefetch(all_codes, n_done / 2 + AHEAD);
         let mut tables = [[u8x16::splat(simd, 0); 4]; 4];
         for (table, scale) in tables.iter_mut().zip(scales.chunks_exact(D::SCALE_BYTES)) {
             let Some(scale) = ordinary(D::scale(scale), largest, dtype) else {
@@ -248,7 +246,7 @@ pub(super) fn dequantize8<'a, S: Simd, D: Decode8>(
     let parts = all_codes.chunks_exact(64).zip(scales.chunks_exact(64 / D::BLOCK * D::SCALE_BYTES));
     let mut n_done = 0;
     for (out, (codes, scales)) in out.chunks_exact_mut(64 * width).zip(parts) {
-        prefetch_ahead(all_codes, n_done);
+        prefetch(all_codes, n_done + AHEAD);
         let codes = i8x64::from_slice(simd, bytemuck::cast_slice(codes));
         if let Some(invalid) = D::INVALID
             && codes.simd_eq(invalid.cast_signed()).any_true()

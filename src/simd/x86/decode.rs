@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 use fearless_simd::{Avx2, f32x8, i32x8, kernel, prelude::*, u8x32, u32x8};
 
 use super::super::decode::{Decode4, Decode8, Store, ordinary};
-use super::memory::prefetch_ahead;
+use super::memory::{AHEAD, prefetch};
 use crate::dtype::Dtype;
 use crate::simd::Layout;
 
@@ -73,7 +73,7 @@ pub(in crate::simd) fn dequantize4<'a, D: Decode4>(
             return n_done;
         };
         if (n_done / 2).is_multiple_of(64) {
-            prefetch_ahead(all_codes, n_done / 2);
+            prefetch(all_codes, n_done / 2 + AHEAD);
         }
         let (low, high) = (low * scale, high * scale);
         if D::LAYOUT == Layout::EvenHigh {
@@ -117,7 +117,7 @@ pub(in crate::simd) fn dequantize8<'a, D: Decode8>(
             return n_done;
         };
         if n_done.is_multiple_of(64) {
-            prefetch_ahead(all_codes, n_done);
+            prefetch(all_codes, n_done + AHEAD);
         }
         if let Some(invalid) = D::INVALID {
             for codes in codes.chunks_exact(32) {

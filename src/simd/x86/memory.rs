@@ -59,22 +59,16 @@ fn stream<S: Simd>(bytes: u8x16<S>, out: &mut [u8; 16]) {
 }
 
 /// How many bytes ahead weights and codes are asked for. With half or twice as many most formats are slower.
-pub(super) const AHEAD: usize = 4096;
+pub(in crate::simd) const AHEAD: usize = 4096;
 
 /// How many bytes ahead a single line is asked for, so that where its page lies is known by the time that others are.
 pub(super) const PAGES_AHEAD: usize = 4 * 4096;
 
-/// Asks for the line of memory that these bytes begin in.
+/// Asks for the line of memory that has the byte at `at`, if there is one.
 #[inline(always)]
-pub(super) fn prefetch(bytes: &[u8]) {
-    // SAFETY: it is part of SSE, and a hint, which reads nothing that the program could see.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().cast()) };
-}
-
-/// [`prefetch`] of what is [`AHEAD`] of the byte at `at`, if there is so much.
-#[inline(always)]
-pub(in crate::simd) fn prefetch_ahead(bytes: &[u8], at: usize) {
-    if let Some(bytes) = bytes.get(at + AHEAD..) {
-        prefetch(bytes);
+pub(in crate::simd) fn prefetch(bytes: &[u8], at: usize) {
+    if let Some(byte) = bytes.get(at) {
+        // SAFETY: it is part of SSE, and a hint, which reads nothing that the program could see.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast()) };
     }
 }

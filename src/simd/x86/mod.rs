@@ -106,16 +106,16 @@ fn chunks<S: Lanes, E: Chunk>(simd: S, weights: Weights<'_>, codes: &mut [u8], s
 }
 
 #[inline(always)]
-fn chunks_of<S: Lanes, E: Chunk, I: Input>(simd: S, weights: &[u8], codes: &mut [u8], scales: &mut [u8]) -> usize {
+fn chunks_of<S: Lanes, E: Chunk, I: Input>(simd: S, all_weights: &[u8], codes: &mut [u8], scales: &mut [u8]) -> usize {
     let n = 8 * E::BLOCK;
     let code_bytes = if E::LAYOUT == Layout::Bytes { 64 } else { 32 };
-    let Some(first) = weights.get(..n * I::BYTES) else {
+    let Some(first) = all_weights.get(..n * I::BYTES) else {
         return 0;
     };
     let mut maxima = maxima::<S, E, I>(simd, first);
     let parts = codes.chunks_exact_mut(n / 64 * code_bytes).zip(scales.chunks_exact_mut(n / 64 * E::SCALE_BYTES));
     let mut n_done = 0;
-    for (chunk, (codes, scales)) in weights.chunks_exact(n * I::BYTES).zip(parts) {
+    for (chunk, (codes, scales)) in all_weights.chunks_exact(n * I::BYTES).zip(parts) {
         let Some(factors) = E::scales::<S, I>(simd, &maxima, chunk, scales) else {
             return n_done;
         };
@@ -123,14 +123,16 @@ fn chunks_of<S: Lanes, E: Chunk, I: Input>(simd: S, weights: &[u8], codes: &mut 
         let factors = rough.chunks_exact(64 / E::BLOCK).zip(exact.chunks_exact(64 / E::BLOCK));
         let parts = chunk.chunks_exact(64 * I::BYTES).zip(codes.chunks_exact_mut(code_bytes));
         // The processor looks ahead only while it reads one line after another, and not beyond a page.
-        let ahead = weights.get(n_done * I::BYTES + AHEAD..(n_done + n) * I::BYTES + AHEAD).unwrap_or(chunk);
+        let ahead = all_weights.get(n_done * I::BYTES + AHEAD..(n_done + n) * I::BYTES + AHEAD).unwrap_or(chunk);
         let ahead = ahead.chunks_exact(64 * I::BYTES);
-        prefetch(weights.get(n_done * I::BYTES + PAGES_AHEAD..).unwrap_or(chunk));
+        prefetch(all_weights, n_done * I::BYTES + PAGES_AHEAD);
         n_done += n;
-        let following = weights.get(n_done * I::BYTES..(n_done + n) * I::BYTES).unwrap_or_default();
+        let following = all_weights.get(n_done * I::BYTES..(n_done + n) * I::BYTES).unwrap_or_default();
         let mut following = following.chunks_exact(64 * I::BYTES).zip(maxima.chunks_exact_mut(64 / E::BLOCK));
         for (((weights, out), (rough, exact)), ahead) in parts.zip(factors).zip(ahead) {
-            ahead.chunks_exact(64).for_each(prefetch);
+            for line in ahead.chunks_exact(64) {
+                prefetch(line, 0);
+            }
             if let Some((following, maxima)) = following.next() {
                 set_maxima::<S, E, I>(simd, following, maxima);
             }
