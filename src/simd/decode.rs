@@ -18,7 +18,8 @@ pub(super) trait Store<'a> {
     /// Stores 64 bytes.
     fn store<S: Simd>(&self, bytes: u8x64<S>, out: &'a mut [u8; 64]);
 
-    /// Stores 32 bytes.
+    /// Stores 32 bytes, which AVX2 has in a vector.
+    #[cfg(target_arch = "x86_64")]
     fn store_half<S: Simd>(&self, bytes: u8x32<S>, out: &'a mut [u8; 32]);
 }
 
@@ -31,6 +32,7 @@ impl<'a> Store<'a> for Cached {
         bytes.store_slice(out);
     }
 
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn store_half<S: Simd>(&self, bytes: u8x32<S>, out: &'a mut [u8; 32]) {
         bytes.store_slice(out);
