@@ -14,10 +14,13 @@ fn quantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_w
     let n = n_valid(block);
 
     var x: array<vec4<u32>, BLOCK / 4u>;
-    for (var i = 0u; i < BLOCK / 8u; i++) { // unrolled
-        let eight = load8(block * (BLOCK / 8u) + i);
-        x[2u * i] = eight[0];
-        x[2u * i + 1u] = eight[1];
+    // Bits reversed, as loads in order would wait for each line of memory by itself: this asks for both halves of the block first.
+    for (var i = 0u; i < BLOCK / WIDE; i++) { // unrolled
+        const at = reverseBits(i) >> (32u - firstTrailingBit(BLOCK / WIDE));
+        let some = load_wide(block * (BLOCK / WIDE) + at);
+        for (var k = 0u; k < WIDE / 4u; k++) { // unrolled
+            x[at * (WIDE / 4u) + k] = some[k];
+        }
     }
     var most = 0u;
     for (var i = 0u; i < BLOCK / 4u; i++) { // unrolled
@@ -56,11 +59,13 @@ fn quantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_w
     for (var w = 0u; w < WORDS; w++) { // unrolled
         words[w] = finish_word(words[w]);
     }
-    if n < BLOCK {
-        // What lies past the tail is 0, whatever code the format has for zero.
-        for (var e = 0u; e < BLOCK; e++) { // unrolled
-            let slot = slot_of(e);
-            words[slot / CODES_PER_WORD] &= ~select(0u, CODE_MASK << (slot % CODES_PER_WORD * BITS), e >= n);
+    // What lies past the tail is 0, whatever code the format has for zero. This loop stays one, too.
+    for (var e = n; e < BLOCK; e++) {
+        let slot = slot_of(e);
+        let code = CODE_MASK << (slot % CODES_PER_WORD * BITS);
+        // Not by an index: the words would lie in memory for all of the kernel.
+        for (var w = 0u; w < WORDS; w++) { // unrolled
+            words[w] &= ~select(0u, code, slot / CODES_PER_WORD == w);
         }
     }
     for (var v = 0u; v < WORDS / 4u; v++) { // unrolled

@@ -100,8 +100,8 @@ fn quantize_everything(app: &App) -> Vec<Vec<u8>> {
         for (i, &format) in Format::ALL.iter().enumerate() {
             let n = length(format);
             for (k, dtype) in Dtype::ALL.into_iter().enumerate() {
-                // At the very end of the buffer, or with the app's own data behind it.
-                let [offset, after] = [[0, 0], [4, 0], [16, 64], [268, 8]][(i + k) % 4];
+                // Every place that has a kernel of its own, at the very end of the buffer or with the app's own data behind it.
+                let [offset, after] = [[0, 0], [4, 0], [16, 64], [268, 8], [32, 64], [32, 4]][(i + k) % 6];
                 let bytes = weights(n, dtype);
                 let from = app.buffer(&bytes, offset, after);
                 let packed = if (i + k) % 2 == 0 {

@@ -25,7 +25,7 @@ fn overflows(scale: u32) -> bool {
     return scale == 0x7c00u;
 }
 
-// RN(1/d) with its leading bit at 31, 0 where that is not finite; and the exponent of the largest elements there can be.
+// RN(1/d) as a significand of 24 bits, 0 where that is not finite; and the exponent of the largest elements there can be.
 struct Coder {
     reciprocal: u32,
     exponent: u32,
@@ -33,18 +33,21 @@ struct Coder {
 
 fn coder(absmax: u32, scale: u32) -> Coder {
     let r = reciprocal_of(max(divided(absmax), 1u));
-    return Coder(select(r.reciprocal.significand << 8u, 0u, r.infinite), u32(110 - r.reciprocal.exponent));
+    return Coder(select(r.reciprocal.significand, 0u, r.infinite), u32(110 - r.reciprocal.exponent));
 }
 
-// The magnitude, with x's sign in bit 7. RN(|x| · id) reaches c + 1/2 where |x| · id lies no more than half a unit of the next
-// lower binary32 below it: 2^-26 for c = 0, else 2^-24 of c's leading bit.
+// The magnitude, with x's sign in bit 7. RN(|x| · id) reaches c + 1/2, which has few bits, where |x| · id lies no more than half
+// a unit in its last place below.
 fn encode(c: Coder, x: u32) -> u32 {
-    // |x| · 2^8 in units of the largest elements': exact wherever |x| · id can reach 1/2.
-    let aligned = (significand(x) << 8u) >> min(c.exponent - exponent(x), 31u);
-    let product = multiply(aligned, c.reciprocal); // |x| · id · 2^56
-    let whole = product.x >> 24u;
-    let slack = select(select(0u, 1u, product.y >= 0xc0000000u), 1u << (firstLeadingBit(whole) & 31u), whole != 0u);
-    return ((x & SIGN) >> 24u) | ((product.x + slack + 0x800000u) >> 24u);
+    let m = significand(x);
+    let low = m & 0xffffu;
+    // |x| · id in 2^-40 of a code for the largest elements, less its lowest 16 bits: none of the sums overflows.
+    let product = (m >> 16u) * c.reciprocal
+        + ((low * (c.reciprocal >> 8u) + ((low * (c.reciprocal & 0xffu)) >> 8u)) >> 8u);
+    // Half a unit is 2^24 less than the leading bit. Where there is none in the product, the code is 0.
+    let slack = 0x80u >> countLeadingZeros(product | 1u);
+    let units = (product + slack) >> min(c.exponent - exponent(x), 31u);
+    return ((x & SIGN) >> 24u) | ((units + 0x800000u) >> 24u);
 }
 
 fn finish_word(word: u32) -> u32 {

@@ -51,8 +51,8 @@ impl Shape {
 pub enum Access {
     /// At multiples of 16 bytes, with room for whole blocks.
     Vectors,
-    /// The same by 64-bit integers, for software adapters: they load and store one element after the other, and a pair of words
-    /// takes as long as one. Values are put at multiples of 32 bytes. Only [`Shape::Serial`] has such kernels, and
+    /// At multiples of 32 bytes, by 64-bit integers, for software adapters: they load and store one element after the other, and
+    /// a pair of words takes as long as one. Codes may be at multiples of 16. Only [`Shape::Serial`] has such kernels, and
     /// [`Kernel::needs`] says what a device needs for them.
     Pairs,
     /// As [`Access::Pairs`], for hosts with registers of 512 bits, which hold all lanes' 64-bit integers at once. There, values'
@@ -264,13 +264,14 @@ impl Kernel {
     }
 
     /// The constants that the bounds of unrolled loops may name.
-    fn sizes(self) -> [(&'static str, usize); 5] {
+    fn sizes(self) -> [(&'static str, usize); 6] {
         let info = self.format.info();
         let per_word = 4 / self.dtype.n_bytes();
         [
             ("BLOCK", info.block),
             ("CODES_PER_WORD", 32 / info.bits),
             ("WORDS", info.block * info.bits / 32),
+            ("WIDE", 8 * per_word),
             ("OUT_WORDS", info.block / per_word),
             ("OUT_PER_WORD", per_word),
         ]

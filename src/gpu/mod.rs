@@ -183,7 +183,7 @@ impl Gpu {
         self.shape
     }
 
-    /// The kernel of that shape that it uses for what lies at multiples of 16 bytes.
+    /// The kernel of that shape that it uses for what lies at multiples of 32 bytes, with room for whole vectors of those.
     #[must_use]
     pub fn kernel(&self, format: Format, direction: Direction, shape: Shape, dtype: Dtype) -> Kernel {
         let access = match direction {

@@ -13,7 +13,7 @@ use crate::format::Format;
 /// What [`Gpu::prepare`] builds pipelines for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
-    /// [`Gpu::record_quantize`], from weights at multiples of 16 bytes.
+    /// [`Gpu::record_quantize`], from weights at multiples of 32 bytes.
     Quantize {
         /// The format.
         format: Format,

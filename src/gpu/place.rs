@@ -2,6 +2,9 @@
 
 use crate::error::{Error, Result};
 
+/// Bytes of the widest vectors that a kernel loads and stores. No device binds at smaller multiples.
+pub(super) const WIDEST: u64 = 32;
+
 /// A place in a buffer, at any multiple of 4 bytes. Cloning it copies no memory: it names the same buffer.
 #[derive(Debug, Clone)]
 pub struct BufferAt {
@@ -40,9 +43,12 @@ impl BufferAt {
         Ok(())
     }
 
-    /// Whether whole vectors of 16 bytes can be loaded and stored here, up to the end of `n_bytes`.
-    pub(super) fn takes_vectors(&self, n_bytes: u64) -> bool {
-        self.offset.is_multiple_of(16) && self.offset + n_bytes.next_multiple_of(16) <= self.buffer.size()
+    /// Bytes of the widest vectors that can be loaded and stored here, whole up to the end of `n_bytes`: [`WIDEST`], 16 or 4.
+    pub(super) fn vector_bytes(&self, n_bytes: u64) -> u64 {
+        let fits = |size: &u64| {
+            self.offset.is_multiple_of(*size) && self.offset + n_bytes.next_multiple_of(*size) <= self.buffer.size()
+        };
+        [WIDEST, 16].into_iter().find(fits).unwrap_or(4)
     }
 
     /// What to bind for `n_bytes` that begin `first` bytes after the place, on a device that binds at multiples of
@@ -51,7 +57,7 @@ impl BufferAt {
         let begin = self.offset + first;
         let start = begin - begin % alignment;
         // Whole vectors where there is room for them: a kernel sees only what is bound whole.
-        let end = (begin + n_bytes).next_multiple_of(16).min(self.buffer.size() / 4 * 4);
+        let end = (begin + n_bytes).next_multiple_of(WIDEST).min(self.buffer.size() / 4 * 4);
         Bound { buffer: &self.buffer, start, size: end - start, lead: begin - start }
     }
 }

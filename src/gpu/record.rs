@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::device_packed::DevicePacked;
 use super::kernels::{Access, Direction, Kernel, Params, STATUS_BYTES, Shape};
-use super::place::{Bound, BufferAt, check_together};
+use super::place::{Bound, BufferAt, WIDEST, check_together};
 use super::plan;
 use super::stream::{bind, dispatch};
 use super::{Gpu, has_tile_limits};
@@ -21,7 +21,7 @@ struct Part {
 
 impl Gpu {
     /// Records the quantization of `n_elems` weights into new buffers. `weights` may be at any multiple of 4 bytes; those at a
-    /// multiple of 16, with room for whole vectors of 16 bytes, are read fastest. Its buffer needs `STORAGE` usage.
+    /// multiple of 32, with room for whole vectors of 32 bytes, are read fastest, and those at 16 nearly so. Its buffer needs `STORAGE` usage.
     ///
     /// # Errors
     /// [`Error::Empty`], [`Error::PartialBlock`], [`Error::Refused`] if the weights don't fit their buffer, or the GPU's
@@ -54,7 +54,7 @@ impl Gpu {
         let n_bytes = packed.n_elems * dtype.n_bytes() as u64;
         weights.check(&format!("{} {dtype} weights", packed.n_elems), n_bytes, wgpu::BufferUsages::STORAGE)?;
         packed.status.check("a status", STATUS_BYTES, wgpu::BufferUsages::COPY_DST)?;
-        let kernel = self.kernel_for(packed, Direction::Quantize, dtype, weights.takes_vectors(n_bytes));
+        let kernel = self.kernel_for(packed, Direction::Quantize, dtype, weights.vector_bytes(n_bytes));
         let all = Part { first: 0, n_elems: packed.n_elems };
         encoder.clear_buffer(&packed.status.buffer, packed.status.offset, Some(STATUS_BYTES));
         packed.nested = None;
@@ -104,12 +104,10 @@ impl Gpu {
         let fast = elems.start.is_multiple_of(block) && values.offset.is_multiple_of(16);
         let whole = Part { first: elems.start, n_elems: if fast { n_elems / block * block } else { 0 } };
         let rest = Part { first: elems.start + whole.n_elems, n_elems: n_elems - whole.n_elems };
-        for (part, in_vectors) in [(whole, true), (rest, false)] {
+        let widest = values.vector_bytes(whole.n_elems * width);
+        for (part, vector_bytes) in [(whole, widest), (rest, 4)] {
             if part.n_elems > 0 {
-                let mut kernel = self.kernel_for(packed, Direction::Dequantize, dtype, in_vectors);
-                if kernel.access.is_by_pairs() && !values.offset.is_multiple_of(32) {
-                    kernel.access = Access::Vectors;
-                }
+                let kernel = self.kernel_for(packed, Direction::Dequantize, dtype, vector_bytes);
                 self.record(encoder, kernel, packed, &part, &values).await?;
                 values.offset += part.n_elems * width;
             }
@@ -118,8 +116,8 @@ impl Gpu {
     }
 
     /// The kernel for that work in the shape that suits the adapter and the place of the codes; weights or values lie well for
-    /// vectors, or not.
-    fn kernel_for(&self, packed: &DevicePacked, direction: Direction, dtype: Dtype, in_vectors: bool) -> Kernel {
+    /// vectors of so many bytes.
+    fn kernel_for(&self, packed: &DevicePacked, direction: Direction, dtype: Dtype, vector_bytes: u64) -> Kernel {
         // The serial shape takes codes in vectors, the others in words.
         let shape = match self.shape {
             Shape::Serial if packed.codes.offset.is_multiple_of(16) => Shape::Serial,
@@ -128,7 +126,13 @@ impl Gpu {
             shape => shape,
         };
         let kernel = self.kernel(packed.format, direction, shape, dtype);
-        if in_vectors { kernel } else { Kernel { access: Access::Words, ..kernel } }
+        let access = match vector_bytes {
+            WIDEST => kernel.access,
+            16 if kernel.access.is_by_pairs() => Access::Vectors,
+            16 => kernel.access,
+            _ => Access::Words,
+        };
+        Kernel { access, ..kernel }
     }
 
     /// Records `kernel` over a part of `packed`, in as many dispatches as the device's limits ask for. The part begins with a
