@@ -62,7 +62,10 @@ fn decoder(scale: u32) -> Decoder {
 // RN(code · d) in the output's type.
 fn decode(d: Decoder, code: u32) -> u32 {
     let negative = code >= 128u;
-    return multiple(d, select(code, 256u - code, negative), negative);
+    // The scale has 11 bits, and the magnitude 8. As an f16, it is far from a binary32's subnormals.
+    let product = select(code, 256u - code, negative) * (d.significand >> 13u);
+    let value = d.sign | round_held_to_output(product, d.exponent + 13);
+    return select(value, value ^ OUT_SIGN, negative);
 }
 
 fn has_invalid(word: u32) -> bool {

@@ -49,6 +49,13 @@ fn round_from(product: u32, leading: i32, e: i32, n_significant: i32, min_expone
     return select(0u, min(value, infinity), product != 0u);
 }
 
+// product · 2^(e − 150) as a binary32 that holds it: product < 2^24, and no result is subnormal.
+fn held_as_f32(product: u32, e: i32) -> u32 {
+    let top = firstLeadingBit(product);
+    let value = (u32(i32(top) + (e - 24)) << 23u) + (product << (23u - top));
+    return select(0u, min(value, INFINITY), product != 0u);
+}
+
 fn round_to_output(product: u32, e: i32) -> u32 {
     return round_to(product, e, OUT_PRECISION, OUT_MIN_EXPONENT, OUT_INFINITY);
 }

@@ -14,6 +14,11 @@ fn round_near_to_output(product: u32, e: i32) -> u32 {
     return round_to(product, e, OUT_PRECISION, OUT_MIN_EXPONENT, OUT_INFINITY);
 }
 
+// The same of a product that `held_as_f32` takes, which is of no use here.
+fn round_held_to_output(product: u32, e: i32) -> u32 {
+    return round_near_to_output(product, e);
+}
+
 // The same of a product whose leading bit is known, which is of no use here.
 fn round_from_to_output(product: u32, leading: i32, e: i32) -> u32 {
     return round_near_to_output(product, e);

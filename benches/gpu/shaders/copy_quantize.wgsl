@@ -3,7 +3,7 @@
 
 struct Params { n_elems: u32, n_blocks: u32, _pad0: u32, _pad1: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> weights: array<Bytes16>;
+@group(0) @binding(1) var<storage, read> weights: array<Loaded>;
 @group(0) @binding(2) var<storage, read_write> codes: array<Bytes16>;
 @group(0) @binding(3) var<storage, read_write> scales: array<u32>;
 @group(0) @binding(4) var<storage, read_write> status: array<u32>;
@@ -14,14 +14,14 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) 
     if block >= params.n_blocks {
         return;
     }
-    var all = Bytes16();
-    for (var v = 0u; v < OUT_VECS; v++) {
-        var some = Bytes16();
-        for (var i = 0u; i < IN_VECS / OUT_VECS; i++) {
-            some ^= weights[block * IN_VECS + v * (IN_VECS / OUT_VECS) + i];
-        }
-        codes[block * OUT_VECS + v] = some;
-        all ^= some;
+    let n = IN_VECS / LOADED;
+    var all = Loaded();
+    for (var i = 0u; i < n; i++) {
+        all ^= weights[block * n + nth(i, n)];
     }
-    scales[block] = folded(all);
+    let some = halves(all);
+    for (var v = 0u; v < OUT_VECS; v++) {
+        codes[block * OUT_VECS + v] = some;
+    }
+    scales[block] = folded(some);
 }

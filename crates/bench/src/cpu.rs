@@ -95,6 +95,9 @@ pub(crate) fn add<'a>(runner: &mut Runner<'a>, weights: &'a [f32], out: &Out) {
     }
 }
 
+/// Tensors of so many weights and more are to come from memory, and not from a cache that several of them fit.
+const OUT_OF_CACHE: usize = 1 << 26;
+
 /// What an element costs, for tensors from small to more than 2^32 bytes and 2^31 elements.
 pub(crate) fn sizes(n_repetitions: usize) -> Result<()> {
     println!("## Cost of an element, sym4 from bf16\n");
@@ -102,19 +105,28 @@ pub(crate) fn sizes(n_repetitions: usize) -> Result<()> {
     println!("| --- | --- | --- | --- | --- |");
     let values = crate::data::weights(1 << 20);
     let values: Vec<half::bf16> = values.iter().map(|&x| half::bf16::from_f32(x)).collect();
+    const LARGEST: usize = 1 << 32;
+    let weights: Vec<half::bf16> = values.into_iter().cycle().take(LARGEST).collect();
+    let (mut codes, mut scales) = packed(Format::Sym4, LARGEST);
+    let info = Format::Sym4.info();
     let one = pool(1);
     let mut references = None;
     // The reference size first, so that all others can be set against it.
     for log2 in [30, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 31, 32] {
         let n_elems = 1_usize << log2;
-        let weights: Vec<half::bf16> = values.iter().copied().cycle().take(n_elems).collect();
-        let (mut codes, mut scales) = packed(Format::Sym4, n_elems);
-        // Small tensors are measured many at a time.
+        // Small tensors are measured many at a time, and large ones each at another place.
         let n_calls = (1_usize << 22 >> log2).max(1);
+        let mut first = 0;
         let mut run = || -> Result<f64> {
+            let end = first + n_elems;
+            let bytes = |bytes: &dyn Fn(u64) -> u64| bytes(first as u64) as usize..bytes(end as u64) as usize;
+            let weights = &weights[first..end];
+            let codes = &mut codes[bytes(&|n| info.codes_bytes(n))];
+            let scales = &mut scales[bytes(&|n| info.scales_bytes(n))];
+            first = if n_elems < OUT_OF_CACHE { 0 } else { end % LARGEST };
             let start = Instant::now();
             for _ in 0..n_calls {
-                wgquant::quantize_to_slices(Format::Sym4, &*weights, &mut codes, &mut scales)?;
+                wgquant::quantize_to_slices(Format::Sym4, weights, codes, scales)?;
             }
             Ok(start.elapsed().as_secs_f64() / n_calls as f64 / n_elems as f64 * 1e9)
         };
