@@ -8,10 +8,13 @@ const SERIAL_WG: u32 = 64u;
 @compute @workgroup_size(SERIAL_WG)
 fn quantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_workgroups) n_wg: vec3<u32>) {
     let block = gid.x + gid.y * n_wg.x * SERIAL_WG;
+    // Before any branch: after one, software adapters load uniforms lane by lane.
+    let n = n_valid(block);
+    let scale_at = params.scales_at + block;
+    let codes_at = params.codes_at / 4u + block * (WORDS / 4u);
     if block >= params.n_blocks {
         return;
     }
-    let n = n_valid(block);
 
     var x: array<vec4<u32>, BLOCK / 4u>;
     // Bits reversed, as loads in order would wait for each line of memory by itself: this asks for both halves of the block first.
@@ -26,30 +29,27 @@ fn quantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_w
     for (var i = 0u; i < BLOCK / 4u; i++) { // unrolled
         most = larger(larger(larger(larger(most, seen(x[i].x)), seen(x[i].y)), seen(x[i].z)), seen(x[i].w));
     }
-    // A short block leaves out what lies past its tail. This loop stays one: software adapters run both sides of a branch,
-    // and so no more than one pass.
-    if n < BLOCK {
+    // A short block leaves out what lies past its tail, and one that isn't finite has to say where. All of this stays one loop:
+    // software adapters run both sides of a branch, and so no more than one pass.
+    var first = BLOCK; // the first element that is NaN or infinite
+    if n < BLOCK || (extreme_of(most) & MAGNITUDE) >= INFINITY {
         most = 0u;
         for (var e = 0u; e < n; e++) {
-            most = larger(most, seen(load4((block * BLOCK + e) >> 2u)[e & 3u]));
+            let bits = load4((block * BLOCK + e) >> 2u)[e & 3u];
+            most = larger(most, seen(bits));
+            first = select(first, min(first, e), (bits & MAGNITUDE) >= INFINITY);
         }
     }
     let extreme = extreme_of(most);
-    if (extreme & MAGNITUDE) >= INFINITY {
-        for (var e = 0u; e < n; e++) {
-            if (load4((block * BLOCK + e) >> 2u)[e & 3u] & MAGNITUDE) >= INFINITY {
-                report(block * BLOCK + e);
-                break;
-            }
-        }
+    let scale = scale_of(extreme);
+    if first < BLOCK || overflows(scale) {
+        report(block * BLOCK + first % BLOCK);
+    }
+    if first < BLOCK {
         return;
     }
 
-    let scale = scale_of(extreme);
-    if overflows(scale) {
-        report(block * BLOCK);
-    }
-    scales[params.scales_at + block] = scale;
+    scales[scale_at] = scale;
     let c = coder(extreme, scale);
     var words: array<u32, WORDS>;
     for (var e = 0u; e < BLOCK; e++) { // unrolled
@@ -69,7 +69,6 @@ fn quantize_serial(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(num_w
         }
     }
     for (var v = 0u; v < WORDS / 4u; v++) { // unrolled
-        codes[params.codes_at / 4u + block * (WORDS / 4u) + v] =
-            vec4<u32>(words[4u * v], words[4u * v + 1u], words[4u * v + 2u], words[4u * v + 3u]);
+        codes[codes_at + v] = vec4<u32>(words[4u * v], words[4u * v + 1u], words[4u * v + 2u], words[4u * v + 3u]);
     }
 }

@@ -69,40 +69,35 @@ struct Found {
     first: Option<String>,
 }
 
-/// Runs the entry point for every `stride`-th magnitude below `limit`, and compares scale and codes with the reference.
-/// Where the scale overflows, that both say so.
-fn compare(gpu: &Gpu, format: Format, source: &str, limit: u32, stride: u32) -> Found {
+/// Gives what an entry point of a kernel's text writes to `codes` and `scales`, for the parameters it is called with: [`STEP`]
+/// invocations and words.
+fn runner(gpu: &Gpu, source: &str, entry_point: &str) -> impl Fn(Params) -> [Vec<u32>; 2] {
     let device = gpu.device();
-    let label = format!("every scale of {format}");
-    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-        label: Some(&label),
-        source: wgpu::ShaderSource::Wgsl(source.into()),
-    });
+    let label = Some(entry_point);
+    let module = device
+        .create_shader_module(wgpu::ShaderModuleDescriptor { label, source: wgpu::ShaderSource::Wgsl(source.into()) });
     let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label: Some(&label),
+        label,
         layout: None,
         module: &module,
-        entry_point: Some("every_scale"),
+        entry_point: label,
         compilation_options: wgpu::PipelineCompilationOptions::default(),
         cache: None,
     });
     let buffer = |size: u64, usage| {
-        device.create_buffer(&wgpu::BufferDescriptor { label: Some(&label), size, usage, mapped_at_creation: false })
+        device.create_buffer(&wgpu::BufferDescriptor { label, size, usage, mapped_at_creation: false })
     };
     let storage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
     let (codes, scales) = (buffer(u64::from(STEP) * 4, storage), buffer(u64::from(STEP) * 4, storage));
     let params = buffer(size_of::<Params>() as u64, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST);
     let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-        label: Some(&label),
+        label,
         layout: &pipeline.get_bind_group_layout(0),
         entries: &[(0, &params), (2, &codes), (3, &scales)]
             .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() }),
     });
 
-    let mut found = Found::default();
-    let n_magnitudes = limit.div_ceil(stride);
-    for first in (0..n_magnitudes).step_by(STEP as usize) {
-        let uniform = Params { n_elems: stride, n_blocks: first * stride, ..Params::default() };
+    move |uniform| {
         gpu.queue().write_buffer(&params, 0, bytemuck::bytes_of(&uniform));
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         {
@@ -112,10 +107,19 @@ fn compare(gpu: &Gpu, format: Format, source: &str, limit: u32, stride: u32) -> 
             pass.dispatch_workgroups(STEP / 256, 1, 1);
         }
         gpu.queue().submit([encoder.finish()]);
-        let read = |buffer| pollster::block_on(gpu.read_buffer(buffer)).expect("readable");
-        let (codes, scales) = (read(&codes), read(&scales));
-        let (codes, scales): (&[u32], &[u32]) = (bytemuck::cast_slice(&codes), bytemuck::cast_slice(&scales));
+        [&codes, &scales]
+            .map(|buffer| bytemuck::pod_collect_to_vec(&pollster::block_on(gpu.read_buffer(buffer)).expect("readable")))
+    }
+}
 
+/// Runs the entry point for every `stride`-th magnitude below `limit`, and compares scale and codes with the reference.
+/// Where the scale overflows, that both say so.
+fn compare(gpu: &Gpu, format: Format, source: &str, limit: u32, stride: u32) -> Found {
+    let run = runner(gpu, source, "every_scale");
+    let mut found = Found::default();
+    let n_magnitudes = limit.div_ceil(stride);
+    for first in (0..n_magnitudes).step_by(STEP as usize) {
+        let [codes, scales] = run(Params { n_elems: stride, n_blocks: first * stride, ..Params::default() });
         let n = STEP.min(n_magnitudes - first);
         let compare_part = |part: std::ops::Range<u32>| {
             let mut found = Found::default();
@@ -203,6 +207,40 @@ fn maxima_over_all_exponents_give_the_reference_scale_and_codes_in_q8_0() {
 #[test]
 fn maxima_over_all_exponents_give_the_reference_scale_and_codes_in_mxfp4() {
     holds(Format::Mxfp4, STRIDE);
+}
+
+/// Another one: of the binary32 with the bits `params.n_blocks` + index the reciprocal's significand, and its exponent.
+const RECIPROCALS: &str = "
+@compute @workgroup_size(256)
+fn every_reciprocal(@builtin(global_invocation_id) gid: vec3<u32>) {
+    let r = reciprocal_of(params.n_blocks + gid.x).reciprocal;
+    scales[gid.x] = r.significand;
+    codes[gid.x] = bitcast<u32>(r.exponent);
+}";
+
+/// How many significands with that exponent have another reciprocal than the host's division gives.
+fn n_wrong_reciprocals(gpu: &Gpu, source: &str, field: u32) -> usize {
+    let first = field << 23;
+    let [exponents, significands] =
+        runner(gpu, source, "every_reciprocal")(Params { n_blocks: first, ..Params::default() });
+    let values = significands.iter().zip(&exponents).map(|(&m, &e)| f64::from(m) * f64::from(e.cast_signed()).exp2());
+    (first..first + STEP).zip(values).filter(|&(bits, value)| f64::from(1.0 / f32::from_bits(bits)) != value).count()
+}
+
+/// At 1, at the smallest normal numbers, and where reciprocals are the smallest normal ones and subnormal.
+#[test]
+fn every_significand_gives_its_reciprocal() {
+    let gpu = common::open(&common::adapter_names()[0]);
+    let source = source(Format::Nf4) + RECIPROCALS;
+    for field in [127, 1, 252, 253, 254] {
+        assert_eq!(n_wrong_reciprocals(&gpu, &source, field), 0, "exponent {field}");
+    }
+    // Each step that settles a quotient is needed.
+    for (right, wrong) in [("less = rest < 0;", "less = false;"), ("more = rest >= i32(m);", "more = false;")] {
+        let broken = source.replace(right, wrong);
+        assert_ne!(broken, source);
+        assert_ne!(n_wrong_reciprocals(&gpu, &broken, 127), 0, "{wrong}");
+    }
 }
 
 /// One constant changed in the text must be found: in a scale, in a threshold's last bit, in a code.

@@ -32,23 +32,22 @@ struct Reciprocal {
 // x: bits of a binary32 that is not 0, sign apart.
 fn reciprocal_of(x: u32) -> Reciprocal {
     let s = scaled(significand(x), i32(exponent(x)) - 150);
-    // 2^47 / m: a quotient of 17 bits, one Newton step, and what is left over. It is taken modulo 2^32, as it is small; the
-    // quotient may be off by a few.
+    // 2^47 / m: 2^32 / h from a line and two Newton steps, as integers are divided slowly; another step, and what is left over. That
+    // is taken modulo 2^32, as it is small. For no m is the quotient off by more than one, which was tried for all.
     let m = s.significand;
-    let y = 0xffffffffu / (m >> 8u);
+    let h = m >> 8u; // 16 bits
+    var y = 185043u - ((h * 61681u) >> 15u); // within a seventeenth
+    y += bitcast<u32>(((bitcast<i32>(0u - h * y) >> 14u) * bitcast<i32>(y >> 2u)) >> 16u);
+    y += bitcast<u32>(((bitcast<i32>(0u - h * y) >> 8u) * bitcast<i32>(y >> 2u)) >> 22u);
     let error = bitcast<i32>(0u - m * y); // 2^40 − m · y
     var quotient = (y << 7u) + bitcast<u32>(((error >> 10u) * bitcast<i32>(y >> 2u)) >> 21u);
     var rest = bitcast<i32>(0u - m * quotient);
-    for (var i = 0u; i < 2u; i++) { // unrolled
-        let less = rest < 0;
-        quotient -= select(0u, 1u, less);
-        rest += select(0, i32(m), less);
-    }
-    for (var i = 0u; i < 2u; i++) { // unrolled
-        let more = rest >= i32(m);
-        quotient += select(0u, 1u, more);
-        rest -= select(0, i32(m), more);
-    }
+    let less = rest < 0;
+    quotient -= select(0u, 1u, less);
+    rest += select(0, i32(m), less);
+    let more = rest >= i32(m);
+    quotient += select(0u, 1u, more);
+    rest -= select(0, i32(m), more);
     // 24 bits: of a power of two the quotient is 2^24, exactly.
     let power = m == 0x800000u;
     quotient = select(quotient, 0x800000u, power);
