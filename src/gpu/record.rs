@@ -21,7 +21,8 @@ struct Part {
 
 impl Gpu {
     /// Records the quantization of `n_elems` weights into new buffers. `weights` may be at any multiple of 4 bytes; those at a
-    /// multiple of 32, with room for whole vectors of 32 bytes, are read fastest, and those at 16 nearly so. Its buffer needs `STORAGE` usage.
+    /// multiple of 32, with room for whole vectors of 32 bytes, are read fastest; on hardware 16 will do. Its buffer needs
+    /// `STORAGE` usage.
     ///
     /// # Errors
     /// [`Error::Empty`], [`Error::PartialBlock`], [`Error::Refused`] if the weights don't fit their buffer, or the GPU's
@@ -127,10 +128,9 @@ impl Gpu {
         };
         let kernel = self.kernel(packed.format, direction, shape, dtype);
         let access = match vector_bytes {
-            WIDEST => kernel.access,
-            16 if kernel.access.is_by_pairs() => Access::Vectors,
-            16 => kernel.access,
-            _ => Access::Words,
+            ..16 => Access::Words,
+            ..WIDEST if kernel.access.is_by_pairs() => Access::Vectors,
+            _ => kernel.access,
         };
         Kernel { access, ..kernel }
     }

@@ -22,8 +22,12 @@ use wgquant::{Dtype, Gpu};
 /// Float twins of kernels: an integer part, and what stands in its place.
 const FLOAT_TWINS: &[(Direction, &str, &str)] = &[
     (Direction::Quantize, "formats/quant4bit.wgsl", include_str!("../shaders/float_sym4.wgsl")),
+    (Direction::Quantize, "formats/quant8bit.wgsl", include_str!("../shaders/float_sym8.wgsl")),
     (Direction::Quantize, "formats/nf4.wgsl", include_str!("../shaders/float_nf4.wgsl")),
+    (Direction::Quantize, "formats/q8_0.wgsl", include_str!("../shaders/float_q8_0.wgsl")),
     (Direction::Dequantize, "shared/symmetric.wgsl", include_str!("../shaders/float_symmetric.wgsl")),
+    (Direction::Dequantize, "shared/codebook.wgsl", include_str!("../shaders/float_codebook.wgsl")),
+    (Direction::Dequantize, "formats/q8_0.wgsl", include_str!("../shaders/float_q8_0.wgsl")),
 ];
 
 fn main() -> Result<()> {
@@ -117,7 +121,7 @@ fn one(gpu: &Gpu, kernel: Kernel, args: &Args) -> Result<f64> {
             let twin = Variant { name: String::new(), parts: vec![((*part).to_owned(), (*text).to_owned())] };
             let source = without.apply(&kernel.source())?.unwrap_or_else(|| kernel.source());
             if let Some(source) = twin.apply(&source)? {
-                subjects.push(subject(format!("{} in floats", kernel.label()), source, false));
+                subjects.push(subject(kernel.label() + IN_FLOATS, source, false));
             }
         }
     }
@@ -141,13 +145,19 @@ fn one(gpu: &Gpu, kernel: Kernel, args: &Args) -> Result<f64> {
     }
     // On a software adapter whatever else the machine does weighs most, so that there CPU time is compared.
     let software = gpu.device().adapter_info().device_type == wgpu::DeviceType::Cpu;
-    let ratio = if software { copy(Timing::cpu) / timings[0].cpu() } else { copy(Timing::best) / timings[0].best() };
-    args.write_ratio(gpu, kernel, "of a copy kernel", ratio)?;
+    let of: fn(&Timing) -> f64 = if software { Timing::cpu } else { Timing::best };
+    args.write_ratio(gpu, kernel, "of a copy kernel", copy(of) / of(&timings[0]))?;
+    if let Some(twin) = timings.iter().find(|timing| timing.name.ends_with(IN_FLOATS)) {
+        args.write_ratio(gpu, kernel, "of a copy kernel, in floats", copy(of) / of(twin))?;
+    }
     if let Some(copy) = timings.iter().find(|timing| timing.name == IN_PAIRS) {
         args.write_ratio(gpu, kernel, "of a copy kernel in pairs of words", copy.cpu() / timings[0].cpu())?;
     }
     Ok(timings[0].best())
 }
+
+/// What the table calls a float twin, after the kernel's own name.
+const IN_FLOATS: &str = " in floats";
 
 /// What the table calls the copy kernel by 64-bit integers.
 const IN_PAIRS: &str = "copy by 64-bit integers, a block an invocation";

@@ -22,7 +22,7 @@ const HELP: &str = "\
 Usage: wgquant-bench [--elems N] [--repetitions N] [--large] [--python PATH] [--ratios PATH]
   --elems N        weights in each measurement, a multiple of 1024 (64 Mi)
   --repetitions N  how often each is measured (15)
-  --large          cost of an element from 64 Ki to 4 Gi weights of bf16 as well (needs 12 GB)
+  --large          cost of an element from 1 Ki to 4 Gi weights of bf16 as well (needs 12 GB)
   --ratios PATH    a file that ratios are appended to, as lines of measurement, format and ratio between tabs
   --python PATH    a Python with bitsandbytes and llama-cpp-python, as `cargo xtask interop` installs it
 ";
